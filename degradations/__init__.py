@@ -1,0 +1,1 @@
+"""Degradation plug-ins: one file per operator family."""

@@ -1,0 +1,1 @@
+"""Generator plug-ins: one file per family, `cards/` for pretrained weights."""

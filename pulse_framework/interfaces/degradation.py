@@ -1,0 +1,48 @@
+"""What a search needs to know of a forward operator, and the two faces every degradation has."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+__all__ = ["Degradation", "LinearDegradation"]
+
+
+class Degradation(nn.Module, ABC):
+    """A forward operator A and the real process that it models.
+
+    Calling the object is A: differentiable, deterministic, noiseless. ``measure`` is what really happened to the photo:
+    quantised, noisy, perhaps non-differentiable. Parameters are fixed at construction; calling changes nothing.
+
+    Attributes:
+        gap: Largest root mean square difference between ``A(x)`` and ``measure(x)``, in image units, over images whose A(x)
+            stays inside [0, 1]. A contract test holds the plug-in to it.
+    """
+
+    gap: float = 0.0
+
+    @abstractmethod
+    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """Shape of A(x) without N, for images of the given (C, H, W).
+
+        Raises:
+            ValueError: The operator cannot take such images.
+        """
+
+    @abstractmethod
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N *measurement"]:
+        """A(x): images, nominally in [0, 1], to measurements in the same units; row i depends on row i alone."""
+
+    def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N *measurement"]:
+        """The real process, all of its randomness taken from ``rng``. By default it is A itself."""
+        del rng
+        return self(x)
+
+
+class LinearDegradation(Degradation):
+    """A linear A, which adds its adjoint."""
+
+    @abstractmethod
+    def adjoint(self, y: Float[Tensor, "N *measurement"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
+        """The transpose of A: ``<A(x), y> = <x, adjoint(y)>`` for all x of the given (C, H, W) and all y."""
