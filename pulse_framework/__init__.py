@@ -1,0 +1,1 @@
+"""PULSE: restore images by searching the latent space of a pretrained generator."""

@@ -45,4 +45,4 @@ class LinearDegradation(Degradation):
 
     @abstractmethod
     def adjoint(self, y: Float[Tensor, "N *measurement"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
-        """The transpose of A: ``<A(x), y> = <x, adjoint(y)>`` for all x of the given (C, H, W) and all y."""
+        """Transpose of A: ``<A(x), y> = <x, adjoint(y)>`` for all x of the given (C, H, W) and all y."""
