@@ -45,4 +45,4 @@ class LinearDegradation(Degradation):
 
     @abstractmethod
     def adjoint(self, y: Float[Tensor, "N *measurement"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
-        """Transpose of A: ``<A(x), y> = <x, adjoint(y)>`` for all x of the given (C, H, W) and all y."""
+        """Transpose of A, for images of the given (C, H, W): the inner product of A(x) and y is that of x and the result."""

@@ -1,0 +1,41 @@
+"""The search: engine, phases, objective, optimisers, schedules, results."""
+
+from pulse_framework.search.engine import Engine, Progress
+from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
+from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
+from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
+from pulse_framework.search.plan import Answer, Plan
+from pulse_framework.search.result import SearchResult, Status, StopReason
+from pulse_framework.search.schedules import Constant, Linear1Cycle, Linear1CycleDrop, Schedule
+from pulse_framework.search.streams import draw, stream
+
+__all__ = [
+    "SGD",
+    "Adam",
+    "Adamax",
+    "Answer",
+    "Constant",
+    "Engine",
+    "Evaluation",
+    "L1Consistency",
+    "L2Consistency",
+    "Linear1Cycle",
+    "Linear1CycleDrop",
+    "Objective",
+    "Optimiser",
+    "Phase",
+    "Plan",
+    "PriorEnergy",
+    "Progress",
+    "Schedule",
+    "Search",
+    "SearchResult",
+    "Status",
+    "StopReason",
+    "StopRule",
+    "Term",
+    "draw",
+    "mse_from_db",
+    "psnr_db",
+    "stream",
+]

@@ -1,0 +1,99 @@
+"""What a search minimises: a weighted sum of named terms, one number per item."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pulse_framework.interfaces import LatentPrior
+from pulse_framework.latents import Latents
+
+__all__ = ["Evaluation", "L1Consistency", "L2Consistency", "Objective", "PriorEnergy", "Term"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """One iterate of N searches, as the terms see it.
+
+    Attributes:
+        latents: The whole input of the generator.
+        priors: The prior of every block that moves.
+        image: G(latents), shape (N, C, H, W).
+        degraded: A(image), shape (N, *measurement).
+        measurement: y, of the same shape.
+        mse: Mean square of A(x) - y of each item, shape (N,), with its gradient.
+    """
+
+    latents: Latents
+    priors: Mapping[str, LatentPrior]
+    image: Tensor
+    degraded: Tensor
+    measurement: Tensor
+    mse: Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Term(ABC):
+    """One weighted part of the objective."""
+
+    weight: float = 1.0
+
+    @abstractmethod
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """The unweighted value of each item."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class L2Consistency(Term):
+    """Mean square of A(x) - y, never below ``floor``: PULSE's ``L2``, whose clamp at eps stops the gradient (section 3)."""
+
+    floor: float = 0.0
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In squared image units."""
+        return at.mse.clamp(min=self.floor) if self.floor else at.mse
+
+
+@dataclass(frozen=True, kw_only=True)
+class L1Consistency(Term):
+    """Mean absolute value of A(x) - y, never below ``floor``."""
+
+    floor: float = 0.0
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In image units."""
+        error = (at.degraded - at.measurement).abs().flatten(1).mean(1)
+        return error.clamp(min=self.floor) if self.floor else error
+
+
+@dataclass(frozen=True, kw_only=True)
+class PriorEnergy(Term):
+    """Energy of the blocks that move, summed: with L2 consistency this is maximum a posteriori (CSGM, section 2.2)."""
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In nats."""
+        return torch.stack([prior.energy(at.latents[name]) for name, prior in at.priors.items()]).sum(0)
+
+
+class Objective:
+    """The weighted sum of named terms.
+
+    Args:
+        terms: Name to term; the names are for logs and overrides.
+
+    Raises:
+        ValueError: There is no term.
+    """
+
+    def __init__(self, terms: Mapping[str, Term]) -> None:
+        if not terms:
+            raise ValueError("Objective: expected at least one term, got none; add L2Consistency")
+        self.terms = dict(terms)
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """The objective of each item."""
+        first, *others = (term.weight * term(at) for term in self.terms.values())
+        return sum(others, first)

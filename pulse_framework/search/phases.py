@@ -1,0 +1,135 @@
+"""A search as data: phases, stop rules, and the measurements to be searched for."""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from pulse_framework.interfaces import Generator, LatentPrior
+from pulse_framework.latents import space
+from pulse_framework.search.objective import Objective
+from pulse_framework.search.optimisers import Optimiser
+from pulse_framework.search.schedules import Constant, Schedule
+
+__all__ = ["Phase", "Search", "StopRule", "mse_from_db", "psnr_db"]
+
+
+def psnr_db(mse: float) -> float:
+    """Peak signal-to-noise ratio of images in [0, 1] from their mean square error, in dB."""
+    return math.inf if mse == 0 else -10 * math.log10(mse)
+
+
+def mse_from_db(db: float) -> float:
+    """Mean square error of images in [0, 1] at the given peak signal-to-noise ratio."""
+    return 10 ** (-db / 10)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StopRule:
+    """When one search is over. Every rule is decided per search.
+
+    Attributes:
+        steps: Budget: how many iterates are evaluated.
+        target_db: Consistency that counts as converged, in dB; or
+        target_mse: the same as a mean square error in [0, 1] units. With neither, nothing counts as converged.
+        at_target: Whether reaching the target ends the search, or only decides its status.
+        patience: Stop after so many steps in a row without an improvement of the objective by more than the fraction
+            ``tolerance``; None never does.
+        tolerance: See ``patience``.
+
+    Raises:
+        ValueError: A number is out of range, or both targets are given.
+    """
+
+    steps: int
+    target_db: float | None = None
+    target_mse: float | None = None
+    at_target: bool = True
+    patience: int | None = None
+    tolerance: float = 1e-3
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"search steps: expected at least 1, got {self.steps}")
+        if self.target_db is not None and self.target_mse is not None:
+            raise ValueError("search target: expected one of target_db and target_mse, got both; set one of them to null")
+        if self.target_mse is not None and not self.target_mse >= 0:
+            raise ValueError(f"search target_mse: expected a mean square error of at least 0, got {self.target_mse}")
+        if self.patience is not None and self.patience < 1:
+            raise ValueError(f"search patience: expected at least 1 step, or null, got {self.patience}")
+
+    @property
+    def threshold(self) -> float:
+        """The target as a mean square error; -1, which nothing reaches, when there is none."""
+        if self.target_db is not None:
+            return mse_from_db(self.target_db)
+        return -1.0 if self.target_mse is None else self.target_mse
+
+
+@dataclass(frozen=True, kw_only=True)
+class Phase:
+    """One leg of a search: which latent blocks move, where, and how.
+
+    Attributes:
+        prior: Prior, and so manifold, of the blocks that move: one for all, or one for each name.
+        objective: What is minimised.
+        optimiser: How.
+        schedule: Multiplier of its rate over the budget.
+        stop: When it ends.
+        blocks: Names of the blocks that move; None means the names of ``prior``, or the first searchable block.
+    """
+
+    prior: LatentPrior | Mapping[str, LatentPrior]
+    objective: Objective
+    optimiser: Optimiser
+    stop: StopRule
+    schedule: Schedule = field(default_factory=Constant)
+    blocks: tuple[str, ...] | None = None
+
+    def priors(self, generator: Generator) -> dict[str, LatentPrior]:
+        """The prior of every block that moves, in the generator's order.
+
+        Raises:
+            ValueError: A block is unknown, cannot be searched, or has no prior; or there is none to move.
+        """
+        named = dict(self.prior) if isinstance(self.prior, Mapping) else {}
+        wanted = tuple(self.blocks or named)
+        if not wanted:
+            wanted = tuple(block.name for block in space(generator.blocks).values() if block.searchable)[:1]
+        chosen = [block for name, block in space(generator.blocks, wanted).items() if name in wanted]
+        stuck = [block.name for block in chosen if not block.searchable]
+        if stuck or not chosen:
+            raise ValueError(f"phase blocks: expected blocks that a gradient reaches, got {stuck or 'none'}")
+        if isinstance(self.prior, LatentPrior):
+            return {block.name: self.prior for block in chosen}
+        lacking = sorted({block.name for block in chosen} - set(named))
+        if lacking:
+            raise ValueError(f"phase prior: expected a prior for every block that moves, got none for {lacking}")
+        return {block.name: named[block.name] for block in chosen}
+
+
+@dataclass(frozen=True)
+class Search:
+    """One start for one measurement; its random stream is that of (seed, key, restart).
+
+    Attributes:
+        key: Name of the image: its file name, or its index.
+        measurement: y, shape (c, h, w), in [0, 1] units.
+        restart: Which start this is, from 0.
+        seed: Seed of the run; 0 is a seed.
+        index: Tells apart images of one key; the result does not depend on it.
+    """
+
+    key: str
+    measurement: Tensor
+    restart: int = 0
+    seed: int = 0
+    index: int = 0
+
+    def __post_init__(self) -> None:
+        if not self.measurement.dtype.is_floating_point:
+            raise TypeError(f"measurement of {self.key!r}: expected floats in [0, 1], got {self.measurement.dtype}")
+        if not bool(torch.isfinite(self.measurement).all()):
+            raise ValueError(f"measurement of {self.key!r}: expected finite numbers, got NaN or infinity; repair the image")

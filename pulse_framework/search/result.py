@@ -1,0 +1,85 @@
+"""The answer to one search."""
+
+from dataclasses import dataclass
+from enum import Enum
+
+from torch import Tensor
+
+from pulse_framework.search.phases import psnr_db
+
+__all__ = ["REASONS", "SearchResult", "Status", "StopReason"]
+
+
+class Status(Enum):
+    """What an answer is worth."""
+
+    CONVERGED = "converged"
+    BEST_EFFORT = "best_effort"
+    FAILED = "failed"
+
+
+class StopReason(Enum):
+    """Why a search ended."""
+
+    TARGET = "The consistency target was reached."
+    BUDGET = "The budget of steps was spent."
+    STALLED = "The objective stopped improving."
+    NON_FINITE = "A value or gradient that is not finite was met."
+
+
+REASONS = (None, *StopReason)
+"""A reason as a small number, for tensors: 0 is a search under way."""
+
+
+@dataclass(frozen=True)
+class SearchResult:
+    """The best iterate of one search: latents, image and every number are of the same iterate.
+
+    Attributes:
+        key: Name of the image searched for.
+        restart: Which start this was.
+        seed: Seed of the run.
+        index: Index of the image in its queue.
+        latents: Input of the generator, block name to tensor without N.
+        image: G(latents), shape (C, H, W), not clamped.
+        objective: Objective of this iterate, under the last phase.
+        mse: Mean square of A(image) - y, in [0, 1] units.
+        feasible: Whether ``mse`` meets the target.
+        step: Number of this iterate within its phase, from 0; -1 if no iterate was finite.
+        steps: Iterates evaluated in all.
+        reason: Why the search ended.
+        seconds: Its share of the time that its slots took.
+        trace: Objective and mse of every iterate evaluated, shape (steps, 2).
+    """
+
+    key: str
+    restart: int
+    seed: int
+    index: int
+    latents: dict[str, Tensor]
+    image: Tensor
+    objective: float
+    mse: float
+    feasible: bool
+    step: int
+    steps: int
+    reason: StopReason
+    seconds: float
+    trace: Tensor
+
+    @property
+    def status(self) -> Status:
+        """Converged, best effort, or failed: never finite."""
+        if self.step < 0:
+            return Status.FAILED
+        return Status.CONVERGED if self.feasible else Status.BEST_EFFORT
+
+    @property
+    def psnr_db(self) -> float:
+        """Consistency of A(image) with y, in dB."""
+        return psnr_db(self.mse)
+
+    @property
+    def rank(self) -> tuple[bool, bool, float, int]:
+        """Sorts answers to one measurement, best first: finite, feasible, low objective, early restart."""
+        return (self.step < 0, not self.feasible, self.objective, self.restart)

@@ -1,0 +1,162 @@
+"""The step that N independent searches take together: one row each.
+
+Everything a search carries is a tensor whose leading axis is the row, in one flat dictionary, so that rows can be filled,
+read, moved and dropped without knowing what they hold. Nothing is ever reduced across rows except the sum of objectives,
+which exists to call backward once.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from pulse_framework.interfaces import Degradation, Generator, LatentPrior
+from pulse_framework.latents import Latents
+from pulse_framework.search.objective import Evaluation
+from pulse_framework.search.phases import Phase
+from pulse_framework.search.result import REASONS, StopReason
+
+__all__ = ["RowStepper", "Rows"]
+
+Rows = dict[str, Tensor]
+
+_TARGET, _BUDGET, _STALLED, _NON_FINITE = (
+    REASONS.index(reason) for reason in (StopReason.TARGET, StopReason.BUDGET, StopReason.STALLED, StopReason.NON_FINITE)
+)
+_FLOAT16_SCALE = 2.0**16  # objectives are scaled so that float16 gradients do not vanish; each row halves its own on overflow
+
+
+@dataclass(frozen=True)
+class RowStepper:
+    """Takes one step of one phase, in place, for any number of rows.
+
+    Attributes:
+        generator: G.
+        degradation: A.
+        phase: Settings of the phase.
+        priors: Prior of every block that moves.
+        table: Coefficients of the optimiser for every step, on the device, in the dtype of the latents.
+    """
+
+    generator: Generator
+    degradation: Degradation
+    phase: Phase
+    priors: dict[str, LatentPrior]
+    table: Tensor
+
+    def start(self, latents: Latents, measurement: Tensor) -> Rows:
+        """Rows of searches that begin at the given full input; ``measurement`` has shape (N, *measurement)."""
+        count = len(measurement)
+        number = measurement.new_zeros(count)
+        integer = torch.zeros(count, dtype=torch.int64, device=measurement.device)
+        rows = {
+            "measurement": measurement.clone(),
+            "steps": integer.clone(),
+            "reason": integer.clone(),
+            "scale": number + _FLOAT16_SCALE,
+            "stall/reference": number + torch.inf,
+            "stall/age": integer.clone(),
+            "best/objective": number + torch.inf,
+            "best/mse": number + torch.inf,
+            "best/feasible": number != 0,
+            "best/step": integer - 1,
+            "best/image": measurement.new_full((count, *self.generator.image_shape), torch.nan),
+            "trace": measurement.new_full((count, self.phase.stop.steps, 2), torch.nan),
+        }
+        for name, value in latents.items():
+            rows[f"latent/{name}"] = value.clone()
+            rows[f"best/latent/{name}"] = value.clone()
+        for name in self.priors:
+            for key, state in self.phase.optimiser.start(latents[name]).items():
+                rows[f"state/{name}/{key}"] = state
+        return rows
+
+    def step(self, rows: Rows) -> None:
+        """Evaluate the iterate, keep it where it is the best so far, decide who stops, move on."""
+        float16 = torch.is_autocast_enabled(rows["measurement"].device.type) and (
+            torch.get_autocast_dtype(rows["measurement"].device.type) == torch.float16
+        )
+        latents = {name: rows[f"latent/{name}"].detach() for name in self._names(rows)}
+        for name in self.priors:
+            latents[name].requires_grad_()
+        with torch.enable_grad():
+            at = self._evaluate(latents, rows["measurement"])
+            objective = self.phase.objective(at)
+            loss = objective * rows["scale"] if float16 else objective
+            gradients = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors])
+        with torch.no_grad():
+            finite = self._keep(rows, latents, at, objective.detach())
+            self._move(rows, latents, finite, dict(zip(self.priors, gradients, strict=True)), float16=float16)
+
+    def _names(self, rows: Rows) -> list[str]:
+        return [key.removeprefix("latent/") for key in rows if key.startswith("latent/")]
+
+    def _evaluate(self, latents: Latents, measurement: Tensor) -> Evaluation:
+        """G under the caller's precision; A and everything after it in the precision of the latents."""
+        image = self.generator(latents).to(measurement.dtype)
+        with torch.autocast(measurement.device.type, enabled=False):
+            degraded = self.degradation(image)
+            mse = (degraded - measurement).square().flatten(1).mean(1)
+        return Evaluation(latents, self.priors, image, degraded, measurement, mse)
+
+    def _keep(self, rows: Rows, latents: Latents, at: Evaluation, objective: Tensor) -> Tensor:
+        """Record the iterate, remember it where it is better, and note which rule, if any, ends the search here."""
+        stop = self.phase.stop
+        live, mse, number = rows["reason"] == 0, at.mse.detach(), rows["steps"]
+        finite = objective.isfinite() & mse.isfinite()
+        feasible = finite & (mse <= stop.threshold)
+        index = number.clamp(max=stop.steps - 1)[:, None, None].expand(-1, 1, 2)
+        old = rows["trace"].gather(1, index)
+        new = torch.stack([objective, mse], 1)[:, None]
+        rows["trace"].scatter_(1, index, torch.where(live[:, None, None], new, old))
+
+        lower = objective < rows["best/objective"]
+        better = live & finite & ((feasible & ~rows["best/feasible"]) | ((feasible == rows["best/feasible"]) & lower))
+        kept = {"objective": objective, "mse": mse, "feasible": feasible, "step": number, "image": at.image.detach()}
+        kept |= {f"latent/{name}": value.detach() for name, value in latents.items()}
+        for key, value in kept.items():
+            where = better.reshape(-1, *[1] * (value.ndim - 1))
+            torch.where(where, value, rows[f"best/{key}"], out=rows[f"best/{key}"])
+
+        gained = objective < rows["stall/reference"] - stop.tolerance * rows["stall/reference"].abs().nan_to_num(posinf=0)
+        rows["stall/age"] = torch.where(gained, 0, rows["stall/age"] + 1)
+        rows["stall/reference"] = torch.where(gained, objective, rows["stall/reference"])
+        rows["steps"] = number + live
+        reason = torch.zeros_like(number)
+        if stop.patience is not None:
+            reason = torch.where(rows["stall/age"] >= stop.patience, _STALLED, reason)
+        reason = torch.where(rows["steps"] >= stop.steps, _BUDGET, reason)
+        reason = torch.where(~finite, _NON_FINITE, reason)
+        if stop.at_target:
+            reason = torch.where(feasible, _TARGET, reason)
+        rows["reason"] = torch.where(live, reason, rows["reason"])
+        return finite
+
+    def _move(self, rows: Rows, latents: Latents, finite: Tensor, gradients: Latents, *, float16: bool) -> None:
+        """One step of the optimiser on the manifold of every block that moves."""
+        optimiser = self.phase.optimiser
+        sound = torch.stack([gradient.flatten(1).isfinite().all(1) for gradient in gradients.values()]).all(0)
+        scale = rows["scale"]
+        if float16:
+            rows["scale"] = torch.where(sound, scale, scale / 2)
+        else:
+            live = (rows["reason"] == 0) & finite & ~sound
+            rows["reason"] = torch.where(live, _NON_FINITE, rows["reason"])
+        coefficients = self.table[(rows["steps"] - 1).clamp(0, len(self.table) - 1)].T
+        for name, gradient in gradients.items():
+            x, manifold = latents[name].detach(), self.priors[name].manifold
+            one = (-1, *[1] * (x.ndim - 1))
+            if float16:
+                gradient = torch.where(sound.reshape(one), gradient / scale.reshape(one), 0)
+            if optimiser.riemannian:
+                gradient = manifold.tangent(x, gradient)
+            prefix = f"state/{name}/"
+            state = {key.removeprefix(prefix): value for key, value in rows.items() if key.startswith(prefix)}
+            step = optimiser.step(gradient, state, coefficients.reshape(-1, *x.shape[:1], *one[1:]))
+            if float16:
+                step = torch.where(sound.reshape(one), step, 0)
+            moved = manifold.retract(x, step)
+            if optimiser.riemannian:
+                state |= {key: manifold.tangent(moved, state[key]) for key in optimiser.vectors}
+            rows[f"latent/{name}"] = moved
+            rows |= {prefix + key: value for key, value in state.items()}

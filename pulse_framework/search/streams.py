@@ -1,0 +1,49 @@
+"""Random streams and starts: what a search begins with depends on (seed, image key, restart) and on nothing else."""
+
+import hashlib
+
+import torch
+from torch import Tensor
+
+from pulse_framework.interfaces import Generator, LatentPrior
+from pulse_framework.latents import PushForward, space
+
+__all__ = ["draw", "stream"]
+
+
+def stream(seed: int, key: str, restart: int = 0) -> torch.Generator:
+    """The random stream of one start: independent of batch, order, device and the other images.
+
+    Args:
+        seed: Seed of the run; any integer.
+        key: Name of the image.
+        restart: Which start this is.
+    """
+    digest = hashlib.sha256(f"{seed}\0{key}\0{restart}".encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
+
+
+def draw(generator: Generator, priors: dict[str, LatentPrior], rng: torch.Generator, like: Tensor) -> dict[str, Tensor]:
+    """Draw one full input: searched blocks from their priors, the others from what the generator was trained on.
+
+    Args:
+        generator: Declares the blocks.
+        priors: Prior of every block that will move.
+        rng: The stream of this start; blocks are drawn in the generator's order.
+        like: Gives device and dtype.
+
+    Returns:
+        Block name to tensor of shape (1, *block.shape); searched blocks lie on their manifold in the dtype asked for.
+    """
+    latents: dict[str, Tensor] = {}
+    for name, block in space(generator.blocks, priors).items():
+        if name in priors:
+            value = priors[name].manifold.project(priors[name].sample(block.shape, rng)[None].to(like))
+        elif isinstance(block.native, PushForward):
+            source = next(other for other in generator.blocks if other.name == block.native.source)
+            assert not isinstance(source.native, PushForward), f"{name}: the source of a push-forward has a distribution"
+            value = generator.lift({source.name: source.native.sample(source.shape, rng)[None].to(like)}, name)
+        else:
+            value = block.native.sample(block.shape, rng)[None].to(like)
+        latents[name] = value.detach()
+    return latents
