@@ -1,6 +1,7 @@
 """Random streams and starts: what a search begins with depends on (seed, image key, restart) and on nothing else."""
 
 import hashlib
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor
@@ -23,7 +24,9 @@ def stream(seed: int, key: str, restart: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
 
 
-def draw(generator: Generator, priors: dict[str, LatentPrior], rng: torch.Generator, like: Tensor) -> dict[str, Tensor]:
+def draw(
+    generator: Generator, priors: dict[str, LatentPrior], rng: torch.Generator, like: Tensor, chosen: Iterable[str] = ()
+) -> dict[str, Tensor]:
     """Draw one full input: searched blocks from their priors, the others from what the generator was trained on.
 
     Args:
@@ -31,12 +34,13 @@ def draw(generator: Generator, priors: dict[str, LatentPrior], rng: torch.Genera
         priors: Prior of every block that will move.
         rng: The stream of this start; blocks are drawn in the generator's order.
         like: Gives device and dtype.
+        chosen: Blocks that must be part of the input; by default those of ``priors``.
 
     Returns:
         Block name to tensor of shape (1, *block.shape); searched blocks lie on their manifold in the dtype asked for.
     """
     latents: dict[str, Tensor] = {}
-    for name, block in space(generator.blocks, priors).items():
+    for name, block in space(generator.blocks, chosen or priors).items():
         if name in priors:
             value = priors[name].manifold.project(priors[name].sample(block.shape, rng)[None].to(like))
         elif isinstance(block.native, PushForward):
