@@ -4,7 +4,7 @@ from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
-from pulse_framework.search.plan import Answer, Plan
+from pulse_framework.search.plan import Answer, Plan, single_phase
 from pulse_framework.search.result import SearchResult, Status, StopReason
 from pulse_framework.search.schedules import Constant, Linear1Cycle, Linear1CycleDrop, Schedule
 from pulse_framework.search.streams import draw, stream
@@ -37,5 +37,6 @@ __all__ = [
     "draw",
     "mse_from_db",
     "psnr_db",
+    "single_phase",
     "stream",
 ]

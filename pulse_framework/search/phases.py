@@ -13,7 +13,7 @@ from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.schedules import Constant, Schedule
 
-__all__ = ["Phase", "Search", "StopRule", "mse_from_db", "psnr_db"]
+__all__ = ["Phase", "Search", "StopRule", "mse_from_db", "psnr_db", "searched_blocks"]
 
 
 def psnr_db(mse: float) -> float:
@@ -24,6 +24,11 @@ def psnr_db(mse: float) -> float:
 def mse_from_db(db: float) -> float:
     """Mean square error of images in [0, 1] at the given peak signal-to-noise ratio."""
     return 10 ** (-db / 10)
+
+
+def searched_blocks(generator: Generator) -> tuple[str, ...]:
+    """Names of the blocks that a search moves when none are named: the first one that a gradient reaches."""
+    return tuple(name for name, block in space(generator.blocks).items() if block.searchable)[:1]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,9 +100,7 @@ class Phase:
             ValueError: A block is unknown, cannot be searched, or has no prior; or there is none to move.
         """
         named = dict(self.prior) if isinstance(self.prior, Mapping) else {}
-        wanted = tuple(self.blocks or named)
-        if not wanted:
-            wanted = tuple(block.name for block in space(generator.blocks).values() if block.searchable)[:1]
+        wanted = tuple(self.blocks or named) or searched_blocks(generator)
         chosen = [block for name, block in space(generator.blocks, wanted).items() if name in wanted]
         stuck = [block.name for block in chosen if not block.searchable]
         if stuck or not chosen:

@@ -1,16 +1,19 @@
 """From images to answers: samples and restarts of every image, and the best of them."""
 
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 from torch import Tensor
 
-from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search.engine import Engine, Progress
-from pulse_framework.search.phases import Phase, Search
+from pulse_framework.search.objective import Objective
+from pulse_framework.search.optimisers import Optimiser
+from pulse_framework.search.phases import Phase, Search, StopRule
 from pulse_framework.search.result import SearchResult
+from pulse_framework.search.schedules import Constant, Schedule
 
-__all__ = ["Answer", "Plan"]
+__all__ = ["Answer", "Plan", "single_phase"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +55,15 @@ class Plan:
             if getattr(self, name) < 1:
                 raise ValueError(f"search {name}: expected at least 1, got {getattr(self, name)}")
 
+    def check(self, generator: Generator) -> None:
+        """Refuse a generator without the blocks that the phases move.
+
+        Raises:
+            ValueError: A block is unknown, cannot be searched, or has no prior.
+        """
+        for phase in self.phases:
+            phase.priors(generator)
+
     def engine(self, generator: Generator, degradation: Degradation, observe: Callable[[Progress], None] | None = None) -> Engine:
         """The engine that this plan asks for."""
         return Engine(
@@ -86,7 +98,52 @@ class Plan:
         samples: dict[int, list[SearchResult]] = {}
         for result in found:
             samples.setdefault(result.restart // self.restarts, []).append(result)
-        return tuple(sorted((min(group, key=_rank) for group in samples.values()), key=_rank))
+        best = [replace(min(group, key=_rank), seconds=sum(result.seconds for result in group)) for group in samples.values()]
+        return tuple(sorted(best, key=_rank))
+
+
+def single_phase(
+    *,
+    prior: LatentPrior | Mapping[str, LatentPrior],
+    objective: Objective,
+    optimiser: Optimiser,
+    steps: int,
+    schedule: Schedule | None = None,
+    blocks: Sequence[str] | None = None,
+    target_db: float | None = None,
+    target_mse: float | None = None,
+    at_target: bool = True,
+    patience: int | None = None,
+    tolerance: float = 1e-3,
+    seed: int = 0,
+    samples: int = 1,
+    restarts: int = 1,
+    slots: int = 16,
+    lane: int = 8,
+    poll_every: int | None = None,
+) -> Plan:
+    """A plan of one phase from flat settings, as a configuration gives them; see ``Phase``, ``StopRule`` and ``Plan``.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    stop = StopRule(
+        steps=steps,
+        target_db=target_db,
+        target_mse=target_mse,
+        at_target=at_target,
+        patience=patience,
+        tolerance=tolerance,
+    )
+    phase = Phase(
+        prior=prior,
+        objective=objective,
+        optimiser=optimiser,
+        schedule=schedule or Constant(),
+        stop=stop,
+        blocks=tuple(blocks) if blocks else None,
+    )
+    return Plan(phases=(phase,), seed=seed, samples=samples, restarts=restarts, slots=slots, lane=lane, poll_every=poll_every)
 
 
 def _rank(result: SearchResult) -> tuple[bool, bool, float, int]:

@@ -48,7 +48,7 @@ class SearchResult:
         step: Number of this iterate within its phase, from 0; -1 if no iterate was finite.
         steps: Iterates evaluated in all.
         reason: Why the search ended.
-        seconds: Its share of the time that its slots took.
+        seconds: Its share of the time that its slots took; for the sample of an ``Answer``, of all its restarts.
         trace: Objective and mse of every iterate evaluated, shape (steps, 2).
     """
 

@@ -1,0 +1,26 @@
+"""All commands in one place."""
+
+import typer
+
+from pulse_framework.cli.catalogue import list_choices, weights
+from pulse_framework.cli.degrade import degrade
+from pulse_framework.cli.jobs import demo, run, upsample
+from pulse_framework.cli.latents import render, sample
+
+__all__ = ["app"]
+
+app = typer.Typer(
+    name="pulse",
+    help="Restore images by searching the latent space of a pretrained generator.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=True,
+)
+app.command()(demo)
+app.command()(upsample)
+app.command()(degrade)
+app.command()(run)
+app.command()(sample)
+app.command()(render)
+app.command("list")(list_choices)
+app.add_typer(weights, name="weights")

@@ -1,0 +1,161 @@
+"""Commands that search: upsample, demo and run."""
+
+import sys
+from collections.abc import Sequence
+from importlib.resources import files
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from omegaconf import DictConfig, open_dict
+
+from pulse_framework.cli.compose import load, named, sweep
+from pulse_framework.cli.degrade import degrade_files
+from pulse_framework.cli.options import (
+    Allow,
+    ConfigDir,
+    Degradation,
+    Device,
+    Factor,
+    Generator,
+    Out,
+    Overwrite,
+    Quiet,
+    planning,
+    say,
+    split_overrides,
+)
+from pulse_framework.cli.restore import Report, prepare
+
+__all__ = ["demo", "run", "upsample"]
+
+DEMO_SIDE = 8
+"""Side of the demo's low-resolution picture."""
+
+
+def upsample(
+    arguments: Annotated[list[str], typer.Argument(metavar="INPUT... [KEY=VALUE...]", help="Images, folders, overrides.")],
+    output: Out,
+    generator: Generator = None,
+    degradation: Degradation = None,
+    factor: Factor = None,
+    search: Annotated[str | None, typer.Option("--search", help="Name of a search; see `pulse list searches`.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Different answers for each image.")] = None,
+    steps: Annotated[int | None, typer.Option("--steps", help="Budget of steps of each search.")] = None,
+    target_db: Annotated[float | None, typer.Option("--target-db", help="Consistency that counts as converged.")] = None,
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run; 0 is a seed.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="32-true, 64-true, bf16-mixed or 16-mixed.")] = None,
+    batch_size: Annotated[int | None, typer.Option("--batch-size", help="Searches that run at once.")] = None,
+    logger: Annotated[str | None, typer.Option("--logger", help="none, csv, wandb or tensorboard.")] = None,
+    overwrite: Overwrite = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an image did not converge.")] = False,
+    quiet: Quiet = False,
+    config_dir: ConfigDir = None,
+    allow: Allow = None,
+) -> None:
+    """Search for high-resolution images that degrade to the low-resolution inputs."""
+    inputs, extra = split_overrides(arguments)
+    given = {
+        "generator": generator,
+        "degradation": degradation,
+        "degradation.factor": None if factor is None else f"'{factor}'",
+        "search": search,
+        "search.samples": samples,
+        "search.steps": steps,
+        "search.target_db": target_db,
+        "search.seed": seed,
+        "trainer.device": device,
+        "trainer.precision": precision,
+        "search.slots": batch_size,
+        "logger": logger,
+    }
+    overrides = [f"{key}={value}" for key, value in given.items() if value is not None]
+    if target_db is not None:
+        overrides.append("search.target_mse=null")
+    with planning():
+        config = load([*overrides, *extra], config_dir)
+        config.output, config.data.inputs = str(output), inputs
+    _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+
+
+def demo(
+    output: Out = Path("demo-out"),
+    device: Device = "auto",
+    quiet: Quiet = False,
+) -> None:
+    """Restore the bundled portrait: downscale it to 8x8, search, and write the pictures."""
+    photo = Path(str(files("pulse_framework") / "examples" / "face.png"))
+    if not photo.exists():
+        photo = Path(str(files("pulse_framework"))).parent / "examples" / "face.png"
+    with planning():
+        config = load([f"trainer.device={device}"])
+        small = degrade_files([str(photo)], output / "input", side=DEMO_SIDE, config=config, overwrite=True)
+        config.output, config.data.inputs = str(output), [str(path) for path in small.written]
+        with open_dict(config):
+            config.search.samples = 4
+    if not quiet:
+        say(f"pulse: searching for 64x64 faces that downscale to {small.written[0]}")
+    _finish(config, [], overwrite=True, strict=False, quiet=quiet)
+    say(f"pulse: look at {output / 'grid.png'}: input, four answers, and the answers downscaled; numbers in results.jsonl")
+
+
+def run(
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE...]", help="Overrides and choices.")] = None,
+    multirun: Annotated[bool, typer.Option("-m", "--multirun", help="Sweep over comma-separated values.")] = False,
+    overwrite: Overwrite = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an image did not converge.")] = False,
+    quiet: Quiet = False,
+    config_dir: ConfigDir = None,
+    allow: Allow = None,
+) -> None:
+    """Run the whole configuration: `pulse run data.inputs=[FILES] output=DIR`, with -m as a Hydra multirun."""
+    if not multirun:
+        with planning():
+            config = load(overrides or [], config_dir)
+        _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+        return
+    statuses: list[int] = []
+
+    def job(config: DictConfig, chosen: dict[str, str], folder: str) -> None:
+        config = named(config, chosen)
+        config.output = folder
+        try:
+            _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+        except typer.Exit as over:
+            statuses.append(over.exit_code)
+
+    with planning():
+        sweep(job, overrides or [], config_dir)
+    if not statuses:
+        raise typer.Exit(2)
+    raise typer.Exit(max(statuses))
+
+
+def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict: bool, quiet: bool) -> None:
+    """Run the job, print what was written, and end with the right status."""
+    with planning():
+        job = prepare(config, allow=allow, overwrite=overwrite)
+    report = job(quiet=quiet)
+    for path in report.written:
+        sys.stdout.write(f"{path}\n")
+    for item in report.errors:
+        say(f"pulse: {' '.join(item.error.split())}")
+    if not quiet:
+        say(f"pulse: {_summary(report)}; results in {config.output}")
+    status = report.exit_status(strict=strict)
+    if status:
+        raise typer.Exit(status)
+
+
+def _summary(report: Report) -> str:
+    """One line of counts, with the cure where the target was missed."""
+    named = {"converged": "converged", "best_effort": "best effort", "failed": "failed", "error": "in error"}
+    parts = [f"{report.counts[key]} {name}" for key, name in named.items() if report.counts[key]]
+    parts += [f"{report.skipped} already done"] if report.skipped else []
+    text = ", ".join(parts) or "nothing to do"
+    if report.best_db:
+        text += f"; consistency {min(report.best_db):.1f} to {max(report.best_db):.1f} dB"
+    if report.counts["best_effort"]:
+        text += " (to come closer: more --steps, search.restarts=8, or a crop framed as the generator's images are)"
+    return text

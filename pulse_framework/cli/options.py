@@ -1,0 +1,62 @@
+"""What the commands share: options, overrides, and how errors end a command."""
+
+import contextlib
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Allow",
+    "ConfigDir",
+    "Degradation",
+    "Device",
+    "Factor",
+    "Generator",
+    "Out",
+    "Overwrite",
+    "Quiet",
+    "Seed",
+    "planning",
+    "say",
+    "split_overrides",
+]
+
+Out = Annotated[Path, typer.Option("-o", "--output", help="Folder to write to.")]
+Generator = Annotated[str | None, typer.Option("--generator", help="Name of a generator; see `pulse list generators`.")]
+Degradation = Annotated[str | None, typer.Option("--degradation", help="Name of a degradation; see `pulse list degradations`.")]
+Factor = Annotated[str | None, typer.Option("--factor", help="Down-scale, such as 8 or 32/5; inferred if left out.")]
+Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; 0 is a seed.")]
+Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
+ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Folder of your own configuration groups.")]
+Allow = Annotated[
+    list[str] | None, typer.Option("--allow", help="Package whose classes a configuration may name; may be repeated.")
+]
+
+_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@\-\[\]]*=")
+
+
+def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
+    """Inputs, and ``KEY=VALUE`` overrides; an existing file is an input whatever its name."""
+    overrides = [text for text in arguments if _OVERRIDE.match(text) and not Path(text).exists()]
+    return [text for text in arguments if text not in overrides], overrides
+
+
+def say(text: str) -> None:
+    """Tell the user something on the standard error stream, in one write."""
+    sys.stderr.write(text + "\n")
+
+
+@contextlib.contextmanager
+def planning() -> Iterator[None]:
+    """Turn a refusal into one line on the standard error stream and exit status 2."""
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        say(f"pulse: {' '.join(str(error).split())}")
+        raise typer.Exit(2) from error

@@ -1,0 +1,211 @@
+"""The main job: from a composed configuration to answers on disk."""
+
+import math
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from fractions import Fraction
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf, open_dict
+
+from pulse_framework.cli.compose import ConfigError, build, plain
+from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.runtime import (
+    MeasurementData,
+    OutputFolder,
+    ProgressBar,
+    Rejected,
+    ResultWriter,
+    SearchModule,
+    Source,
+    Tracker,
+    write_atomic,
+)
+from pulse_framework.search import Plan
+
+__all__ = ["Job", "Report", "operator_for", "prepare"]
+
+IRRELEVANT = ("slots", "poll_every")
+"""Settings of a search that no result depends on."""
+
+
+@dataclass(frozen=True)
+class Report:
+    """What became of a run: counts by status, pictures written, inputs skipped because they were done, errors, and dB reached."""
+
+    counts: Counter[str]
+    written: list[str]
+    skipped: int
+    errors: list[Rejected] = field(default_factory=list)
+    best_db: list[float] = field(default_factory=list)
+
+    def exit_status(self, *, strict: bool) -> int:
+        """Status 0 done; 1 some inputs failed (or, when strict, did not converge); 2 nothing could be processed."""
+        answered = self.counts["converged"] + self.counts["best_effort"] + self.skipped
+        if self.counts["error"] and not answered and not self.counts["failed"]:
+            return 2
+        return int(bool(self.counts["error"] or self.counts["failed"] or (strict and self.counts["best_effort"])))
+
+
+@dataclass(frozen=True)
+class Job:
+    """A run that has been planned and checked; calling it does the work.
+
+    Attributes:
+        plan: Settings of the search.
+        data: The inputs.
+        left: Those to be answered.
+        skipped: How many were done by an earlier run.
+        generator: G; None when nothing is left.
+        operators: A for each measurement shape.
+        writer: Writes results, and has recorded the rejected inputs.
+        make_trainer: Takes callbacks and logger.
+        logger: Where metrics go, if anywhere.
+        settings: The resolved configuration.
+    """
+
+    plan: Plan
+    data: MeasurementData
+    left: list[Source]
+    skipped: int
+    generator: Generator | None
+    operators: dict[tuple[int, int], Degradation]
+    writer: ResultWriter
+    make_trainer: Callable[..., Any]
+    logger: Any
+    settings: dict[str, Any]
+
+    def __call__(self, *, quiet: bool = False) -> Report:
+        """Search and write.
+
+        Raises:
+            KeyboardInterrupt: The user stopped the run; what was finished is on disk.
+        """
+        if self.left and self.generator is not None:
+            self.data.choose(self.left, self.generator.image_shape[0])
+            callbacks = [self.writer, Tracker(self.settings, self.writer)]
+            callbacks += [] if quiet else [ProgressBar(len(self.left))]
+            trainer = self.make_trainer(callbacks=callbacks, logger=self.logger)
+            try:
+                module = SearchModule(self.generator, self.operators, self.plan)
+                trainer.predict(module, datamodule=self.data, return_predictions=False)
+            except SystemExit:  # Lightning's answer to Ctrl-C
+                raise KeyboardInterrupt from None
+        return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
+
+
+def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = False) -> Job:
+    """Build and check everything that a run needs, cheapest first; record the inputs that cannot be processed.
+
+    Args:
+        config: A composed configuration.
+        allow: Packages, beyond this project's own, whose targets may be called.
+        overwrite: Whether results in the folder may be replaced.
+
+    Raises:
+        ConfigError: The configuration cannot be built.
+        ValueError: The output folder cannot be used.
+    """
+    plan = _built(config.search, Plan, allow)
+    data = _built(config.data, MeasurementData, allow)
+    if not data.sources and not data.rejected:
+        raise ConfigError("inputs: expected image files or folders, got none; name at least one")
+    make_trainer = build(config.trainer, allow)
+    make_trainer()
+    rejected, generator = list(data.rejected), None
+    operators: dict[tuple[int, int], Degradation] = {}
+    if data.sources:
+        generator = _built(config.generator, Generator, allow)
+        operators, misfits = _operators(config, data.sources, generator, allow)
+        rejected += misfits
+        plan.check(generator)
+    settings = plain(config)
+    folder = OutputFolder(
+        Path(str(settings["output"])),
+        generator=settings["choices"]["generator"],
+        degradation=settings["choices"]["degradation"],
+        samples=plan.samples,
+        settings=_relevant(settings),
+        overwrite=overwrite,
+    )
+    bad = {item.path for item in rejected}
+    fit = [source for source in data.sources if source.path not in bad]
+    left = folder.remaining(fit)
+    logger = build(config.logger, allow) if left and config.logger else None
+    folder.strike_rejected(rejected)
+    write_atomic(folder.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)).encode())
+    writer = ResultWriter(folder)
+    for item in rejected:
+        writer.reject(item)
+    skipped = len(fit) - len(left)
+    return Job(plan, data, left, skipped, generator, operators, writer, make_trainer, logger, settings)
+
+
+def operator_for(
+    config: DictConfig, shape: tuple[int, int], image_shape: tuple[int, int, int], allow: Sequence[str] = ()
+) -> Degradation:
+    """The operator that makes measurements of ``shape`` of the generator's images; a missing factor is inferred.
+
+    Raises:
+        ConfigError: The configuration cannot be built.
+        ValueError: No such operator; the message says why and what to do.
+    """
+    (height, width), (_, full_height, full_width) = shape, image_shape
+    node = config.degradation.copy()
+    inferred = "factor" in node and OmegaConf.is_missing(node, "factor")
+    if inferred:
+        if height >= full_height or width >= full_width:
+            raise ValueError(
+                f"expected an image smaller than the generator's {full_width}x{full_height}, got {width}x{height}; make a "
+                "low-resolution version with `pulse degrade --factor N` first"
+            )
+        factor = Fraction(full_height, height)
+        if math.floor(full_width / factor) != width:
+            raise ValueError(
+                f"expected the proportions of the generator's {full_width}x{full_height}, got {width}x{height}; crop it"
+            )
+        with open_dict(node):
+            node.factor = str(factor)
+    operator = _built(node, Degradation, allow)
+    made = operator.measurement_shape(image_shape)[-2:]
+    if made != (height, width):
+        raise ValueError(
+            f"expected {made[1]}x{made[0]} pixels, which the degradation makes of the generator's {full_width}x{full_height}, "
+            f"got {width}x{height}; " + ("leave the factor out or " if "factor" in node else "") + "resize the image"
+        )
+    return operator
+
+
+def _operators(
+    config: DictConfig, sources: Sequence[Source], generator: Generator, allow: Sequence[str]
+) -> tuple[dict[tuple[int, int], Degradation], list[Rejected]]:
+    """One operator for each shape that fits, and the inputs that do not."""
+    operators: dict[tuple[int, int], Degradation] = {}
+    misfits: dict[tuple[int, int], str] = {}
+    for shape in dict.fromkeys(source.shape for source in sources):
+        try:
+            operators[shape] = operator_for(config, shape, generator.image_shape, allow)
+        except ConfigError:
+            raise
+        except ValueError as error:
+            misfits[shape] = str(error)
+    rejected = [Rejected(item.path, f"{item.path}: {misfits[item.shape]}") for item in sources if item.shape in misfits]
+    return operators, rejected
+
+
+def _built(node: DictConfig, wanted: type, allow: Sequence[str]) -> Any:  # noqa: ANN401
+    """Build a node and check what it is."""
+    made = build(node, allow)
+    if not isinstance(made, wanted):
+        raise ConfigError(f"{node.get('_target_')}: expected it to make a {wanted.__name__}, got {type(made).__name__}")
+    return made
+
+
+def _relevant(settings: dict[str, Any]) -> dict[str, Any]:
+    """What a result depends on besides the input."""
+    search = {key: value for key, value in settings["search"].items() if key not in IRRELEVANT}
+    kept = {group: settings[group] for group in ("generator", "degradation")}
+    return {**kept, "search": search, "precision": settings["trainer"].get("precision"), "version": version("pulse-latent")}

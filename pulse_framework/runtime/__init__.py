@@ -1,0 +1,29 @@
+"""The runtime: the only importer of Lightning."""
+
+from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
+from pulse_framework.runtime.data import MeasurementData
+from pulse_framework.runtime.intake import Rejected, Source, take_in
+from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
+from pulse_framework.runtime.outputs import OutputFolder, write_atomic, write_latents
+from pulse_framework.runtime.tracking import Tracker, csv_logger, tensorboard_logger, wandb_logger
+from pulse_framework.runtime.trainer import make_trainer
+
+__all__ = [
+    "Finished",
+    "MeasurementData",
+    "OutputFolder",
+    "ProgressBar",
+    "Rejected",
+    "ResultWriter",
+    "SearchModule",
+    "SearchObserver",
+    "Source",
+    "Tracker",
+    "csv_logger",
+    "make_trainer",
+    "take_in",
+    "tensorboard_logger",
+    "wandb_logger",
+    "write_atomic",
+    "write_latents",
+]

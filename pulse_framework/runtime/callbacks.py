@@ -1,0 +1,113 @@
+"""Observers of a run: results to disk, and progress to the terminal."""
+
+from collections import Counter
+
+import pytorch_lightning as pl
+import torch
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+from torch import Tensor
+
+from pulse_framework.images import grid, write_png
+from pulse_framework.runtime.intake import Rejected, Source
+from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
+from pulse_framework.runtime.outputs import OutputFolder
+from pulse_framework.search import Progress, Status
+
+__all__ = ["ProgressBar", "ResultWriter"]
+
+GRID_ROWS = 16
+"""Images shown in ``grid.png``; the others are in their own files."""
+
+
+class ResultWriter(SearchObserver):
+    """Writes every answer as it is found, and the grid at the end.
+
+    Attributes:
+        counts: How many answers have each status (of the best sample), and how many inputs were in error.
+        rows: Input, answers and A(answers) of the first images, for the grid.
+        written: Pictures written, in order.
+        errors: Inputs that could not be processed.
+        best_db: Consistency of the best answer of each image, in dB.
+    """
+
+    def __init__(self, folder: OutputFolder) -> None:
+        self.folder = folder
+        self.counts: Counter[str] = Counter()
+        self.rows: list[list[Tensor]] = []
+        self.written: list[str] = []
+        self.errors: list[Rejected] = []
+        self.best_db: list[float] = []
+
+    def on_answer(self, module: SearchModule, finished: Finished) -> None:
+        """Write one image's samples and their lines."""
+        self.written += [str(path) for path in self.folder.write_answer(finished)]
+        best = finished.answer.samples[0]
+        self.counts[best.status.value] += 1
+        self.best_db.append(best.psnr_db)
+        if len(self.rows) < GRID_ROWS and best.status is not Status.FAILED:
+            sound = [i for i, result in enumerate(finished.answer.samples) if result.status is not Status.FAILED]
+            images = [finished.answer.samples[i].image for i in sound]
+            pictures = [finished.measurement, *images, *(finished.degraded[i] for i in sound)]
+            self.rows.append([_rgb(picture) for picture in pictures])
+
+    def on_unreadable(self, module: SearchModule, source: Source, error: str) -> None:
+        """Record an input whose pixels could not be read."""
+        self.reject(Rejected(source.path, error))
+
+    def reject(self, rejected: Rejected) -> None:
+        """Record an input that could not be processed."""
+        self.folder.write_rejected(rejected)
+        self.errors.append(rejected)
+        self.counts["error"] += 1
+
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Write ``grid.png``: input, answers, A(answers), one row an image."""
+        if self.rows and trainer.is_global_zero:
+            write_png(grid(self.rows), self.folder.folder / "grid.png")
+
+
+class ProgressBar(SearchObserver):
+    """Images done, iterates evaluated, consistency and time left, on the standard error stream.
+
+    Args:
+        total: Images to be answered.
+    """
+
+    def __init__(self, total: int) -> None:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[steps]} steps, {task.fields[db]}"),
+            TimeElapsedColumn(),
+            TimeRemainingColumn(),
+        )
+        self.bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        self.task = self.bar.add_task("search", total=total, steps=0, db="")
+
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Show the bar."""
+        self.bar.start()
+
+    def on_answer(self, module: SearchModule, finished: Finished) -> None:
+        """One image more."""
+        self.bar.advance(self.task)
+
+    def on_unreadable(self, module: SearchModule, source: Source, error: str) -> None:
+        """One image more."""
+        self.bar.advance(self.task)
+
+    def on_progress(self, module: SearchModule, progress: Progress) -> None:
+        """Show steps and consistency."""
+        self.bar.update(self.task, steps=progress.evaluations, db=f"{progress.psnr_db:.1f} dB")
+
+    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
+        """Hide the bar, whatever happened."""
+        self.bar.stop()
+
+
+def _rgb(picture: Tensor) -> Tensor:
+    """A picture as three channels on the CPU, in float32."""
+    return picture.detach().cpu().to(torch.float32).expand(3, -1, -1)

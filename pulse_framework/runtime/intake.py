@@ -1,0 +1,82 @@
+"""What is to be searched for: image files found, looked at and named before any expensive work."""
+
+import hashlib
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pulse_framework.images import ReadError, find_images, peek
+
+__all__ = ["Rejected", "Source", "take_in"]
+
+RESERVED = ("grid",)
+"""Names of pictures that a run writes of its own."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """An input image.
+
+    Attributes:
+        index: Its place among the inputs.
+        path: The file, as it was given or found.
+        name: What its results are called: the stem of the file, with a short hash of the path where stems clash.
+        shape: (height, width) of the upright picture.
+    """
+
+    index: int
+    path: Path
+    name: str
+    shape: tuple[int, int]
+
+    @property
+    def key(self) -> str:
+        """Key of its random streams: the file name."""
+        return self.path.name
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """An input that cannot be processed, and why."""
+
+    path: Path
+    error: str
+
+
+def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]:
+    """Find and look at every input, reading headers only.
+
+    Args:
+        inputs: Files and folders; a file found twice is taken once.
+
+    Returns:
+        The images, and the inputs that are none, each with a one-line reason.
+    """
+    found: dict[Path, Path] = {}
+    rejected: list[Rejected] = []
+    for given in map(Path, inputs):
+        try:
+            for path in find_images([given]):
+                found.setdefault(path.resolve(), path)
+        except ReadError as error:
+            rejected.append(Rejected(given, str(error)))
+    shapes: dict[Path, tuple[int, int]] = {}
+    for path in found.values():
+        try:
+            shapes[path] = peek(path)
+        except ReadError as error:
+            rejected.append(Rejected(path, str(error)))
+    paths = list(shapes)
+    sources = [Source(i, path, name, shapes[path]) for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True))]
+    return sources, rejected
+
+
+def _names(paths: Sequence[Path]) -> list[str]:
+    """A name for each file that no other file, and no picture of the run itself, has."""
+    stems = [path.stem for path in paths]
+    count = Counter(stem.casefold() for stem in (*stems, *RESERVED))
+    return [
+        stem if count[stem.casefold()] == 1 else f"{stem}-{hashlib.sha256(str(path.resolve()).encode()).hexdigest()[:6]}"
+        for stem, path in zip(stems, paths, strict=True)
+    ]

@@ -1,0 +1,106 @@
+"""The Lightning side of a search: it hands each batch to the engine and tells the observers what comes out."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from torch import Tensor, nn
+
+from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.runtime.data import MeasurementData
+from pulse_framework.runtime.intake import Source
+from pulse_framework.search import Answer, Engine, Plan, Progress
+
+__all__ = ["Finished", "SearchModule", "SearchObserver"]
+
+
+@dataclass(frozen=True)
+class Finished:
+    """An image that has been answered.
+
+    Attributes:
+        source: The input.
+        measurement: y, shape (C, h, w).
+        answer: Its samples, best first.
+        degraded: A of each sample's image.
+        operator: Name of the degradation.
+    """
+
+    source: Source
+    measurement: Tensor
+    answer: Answer
+    degraded: tuple[Tensor, ...]
+    operator: str
+
+
+class SearchObserver(pl.Callback):
+    """A Lightning callback that also hears of answers, unreadable inputs and progress."""
+
+    def on_answer(self, module: "SearchModule", finished: Finished) -> None:
+        """An image has been answered."""
+
+    def on_unreadable(self, module: "SearchModule", source: Source, error: str) -> None:
+        """An input could not be read."""
+
+    def on_progress(self, module: "SearchModule", progress: Progress) -> None:
+        """Steps were taken."""
+
+
+class SearchModule(pl.LightningModule):
+    """Adapts batches of measurements to the engine, in ``predict_step``.
+
+    Run it with ``Trainer(inference_mode=False)``: a search is gradient descent at prediction time.
+
+    Args:
+        generator: G.
+        operators: A for each (height, width) of a measurement.
+        plan: Settings of the search.
+    """
+
+    def __init__(self, generator: Generator, operators: Mapping[tuple[int, int], Degradation], plan: Plan) -> None:
+        super().__init__()
+        self.generator, self.plan = generator, plan
+        self.operators = nn.ModuleDict({_key(shape): operator for shape, operator in operators.items()})
+        self.priors = nn.ModuleList(prior for phase in plan.phases for prior in dict.fromkeys(phase.priors(generator).values()))
+        self._engines: dict[str, Engine] = {}
+
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
+        """Search for every measurement of the batch; observers receive each answer as it is found."""
+        sources = self._sources()
+        for index, error in batch["errors"].items():
+            for observer in self._observers():
+                observer.on_unreadable(self, sources[index], error)
+        indices, measurements = batch["indices"], batch["measurements"]
+        if not indices:
+            return
+        key = _key(measurements.shape[-2:])
+        operator = self.operators[key]
+        assert isinstance(operator, Degradation)
+        if key not in self._engines:
+            self._engines[key] = self.plan.engine(self.generator, operator, self._progress)
+        queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
+        for answer in self.plan.run(self._engines[key], queue):
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                degraded = tuple(operator(result.image[None])[0] for result in answer.samples)
+            source, y = sources[indices[answer.index]], measurements[answer.index]
+            finished = Finished(source, y, answer, degraded, type(operator).__name__)
+            for observer in self._observers():
+                observer.on_answer(self, finished)
+
+    def _sources(self) -> dict[int, Source]:
+        data = self.trainer.datamodule  # type: ignore[attr-defined]
+        assert isinstance(data, MeasurementData)
+        return {source.index: source for source in data.sources}
+
+    def _observers(self) -> list[SearchObserver]:
+        return [callback for callback in self.trainer.callbacks if isinstance(callback, SearchObserver)]  # type: ignore[attr-defined]
+
+    def _progress(self, progress: Progress) -> None:
+        for observer in self._observers():
+            observer.on_progress(self, progress)
+
+
+def _key(shape: tuple[int, ...] | torch.Size) -> str:
+    return "x".join(str(side) for side in shape)

@@ -1,0 +1,200 @@
+"""The folder of a run: what is there already, and how results are written to it.
+
+Every file appears whole or not at all (temporary name, flush, rename), and a line of ``results.jsonl`` is only written after the
+files that it names. Latents carry a fingerprint of the input's bytes and the settings, by which a later run into the same
+folder knows what is done.
+"""
+
+import hashlib
+import json
+import math
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from pulse_framework.images import write_png
+from pulse_framework.runtime.intake import Rejected, Source
+from pulse_framework.runtime.module import Finished
+from pulse_framework.search import SearchResult, Status
+
+__all__ = ["OutputFolder", "write_atomic", "write_latents"]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Write a file whole or not at all."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    try:
+        with temporary.open("wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_latents(path: Path, latents: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
+    """Write one item's latent blocks, without N, as safetensors."""
+    tensors = {name: value.detach().cpu().contiguous() for name, value in latents.items()}
+    write_atomic(path, save(tensors, dict(metadata)))
+
+
+class OutputFolder:
+    """Where one run writes.
+
+    Args:
+        folder: Made if it is missing.
+        generator: Name of the generator, for the records.
+        degradation: Name of the degradation, for the records.
+        samples: Samples of each image.
+        settings: Everything that a result depends on besides the input.
+        overwrite: Whether results of other settings may be replaced.
+
+    Raises:
+        ValueError: The folder cannot be made or written to.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        generator: str,
+        degradation: str,
+        samples: int,
+        settings: Mapping[str, Any],
+        overwrite: bool = False,
+    ) -> None:
+        self.folder, self.generator, self.degradation = folder, generator, degradation
+        self.samples, self.overwrite = samples, overwrite
+        self._settings = json.dumps(settings, sort_keys=True).encode()
+        self.results = folder / "results.jsonl"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            write_atomic(folder / ".writable", b"")
+            (folder / ".writable").unlink()
+        except OSError as error:
+            raise ValueError(f"output {folder}: expected a folder to write to, got: {error.strerror}; choose another") from error
+
+    def stems(self, source: Source) -> list[str]:
+        """Names, without ending, of the files of each sample."""
+        return [source.name] if self.samples == 1 else [f"{source.name}_{k}" for k in range(self.samples)]
+
+    def fingerprint(self, source: Source) -> str:
+        """Identifies the input's bytes and everything else the result depends on."""
+        digest = hashlib.sha256(self._settings)
+        digest.update(source.key.encode() + b"\0")
+        try:
+            digest.update(source.path.read_bytes())
+        except OSError:
+            return ""
+        return digest.hexdigest()
+
+    def remaining(self, sources: Iterable[Source]) -> list[Source]:
+        """Those that are not done; what older runs recorded of them is struck from ``results.jsonl``.
+
+        Raises:
+            ValueError: Results of other settings or inputs are in the way, and may not be replaced.
+        """
+        sources = list(sources)
+        left = sources if self.overwrite else [source for source in sources if not self._done(source)]
+        taken = [stem for source in left for stem in self.stems(source) if (self.folder / f"{stem}.png").exists()]
+        if taken and not self.overwrite:
+            raise ValueError(
+                f"output {self.folder}: expected no results of other settings or inputs, got {taken[0]}.png and "
+                f"{len(taken) - 1} more; choose another folder or add --overwrite"
+            )
+        self._strike({str(source.path) for source in left})
+        return left
+
+    def write_answer(self, finished: Finished) -> list[Path]:
+        """Write pictures and latents of an answered image, then its lines; returns the pictures."""
+        source, written = finished.source, []
+        fingerprint = self.fingerprint(source)
+        for sample, (stem, result) in enumerate(zip(self.stems(source), finished.answer.samples, strict=True)):
+            output, latent = f"{stem}.png", f"{stem}.safetensors"
+            if result.status is not Status.FAILED:
+                metadata = {
+                    "generator": self.generator,
+                    "degradation": self.degradation,
+                    "key": result.key,
+                    "seed": str(result.seed),
+                    "restart": str(result.restart),
+                    "step": str(result.step),
+                    "fingerprint": fingerprint,
+                }
+                write_latents(self.folder / latent, result.latents, metadata)
+                write_png(result.image, self.folder / output)
+                written.append(self.folder / output)
+            self._append(self._record(source, sample, result, output, latent))
+        return written
+
+    def write_rejected(self, rejected: Rejected) -> None:
+        """Record an input that could not be processed."""
+        self._append(self._line(rejected.path, status="error", error=rejected.error))
+
+    def strike_rejected(self, rejected: Iterable[Rejected]) -> None:
+        """Strike what older runs recorded of inputs that cannot be processed."""
+        self._strike({str(item.path) for item in rejected})
+
+    def _line(self, path: Path, **known: str | float | None) -> dict[str, Any]:
+        fields = ("output", "sample", "seed", "status", "mse", "psnr_db", "steps", "seconds")
+        line: dict[str, Any] = {"input": str(path), **dict.fromkeys(fields)}
+        line |= {"generator": self.generator, "degradation": self.degradation, "latent": None}
+        return line | known
+
+    def _record(self, source: Source, sample: int, result: SearchResult, output: str, latent: str) -> dict[str, Any]:
+        failed = result.status is Status.FAILED
+        return self._line(
+            source.path,
+            output=None if failed else output,
+            sample=sample,
+            seed=result.seed,
+            status=result.status.value,
+            mse=None if failed else result.mse,
+            psnr_db=result.psnr_db if math.isfinite(result.psnr_db) else None,
+            steps=result.steps,
+            seconds=round(result.seconds, 4),
+            latent=None if failed else latent,
+        )
+
+    def _append(self, line: Mapping[str, Any]) -> None:
+        """Add one line in one write, flushed to the disk."""
+        with self.results.open("ab") as file:
+            file.write(json.dumps(line).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def _strike(self, inputs: set[str]) -> None:
+        """Drop the lines of some inputs, and a last line that was cut short."""
+        if not self.results.exists():
+            return
+        kept = []
+        for line in self.results.read_text().splitlines():
+            try:
+                if json.loads(line)["input"] not in inputs:
+                    kept.append(line + "\n")
+            except (json.JSONDecodeError, KeyError, TypeError):
+                continue
+        write_atomic(self.results, "".join(kept).encode())
+
+    def _done(self, source: Source) -> bool:
+        """Whether every sample is there, made of these bytes with these settings."""
+        wanted = self.fingerprint(source)
+        return bool(wanted) and all(
+            (self.folder / f"{stem}.png").exists() and _recorded(self.folder / f"{stem}.safetensors") == wanted
+            for stem in self.stems(source)
+        )
+
+
+def _recorded(path: Path) -> str | None:
+    """The fingerprint that a latents file carries; None where there is no such file."""
+    try:
+        with safe_open(path, "pt") as file:
+            return (file.metadata() or {}).get("fingerprint")
+    except (OSError, SafetensorError):
+        return None

@@ -1,0 +1,121 @@
+"""Experiment tracking: curves, table and grid of a run, into any Lightning logger, under few metric names.
+
+Names: ``answer/psnr_db``, ``answer/objective`` and ``answer/steps`` of each answer as it comes, and at the end
+``curve/psnr_db`` (mean over the images), ``curve/psnr_db_worst`` and ``curve/objective`` of the best iterate so far at every
+step. A search that stopped early keeps its last value in the curves.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from torch import Tensor
+
+from pulse_framework.images import grid
+from pulse_framework.runtime.callbacks import ResultWriter
+from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
+from pulse_framework.search import Status, psnr_db
+
+__all__ = ["Tracker", "csv_logger", "tensorboard_logger", "wandb_logger"]
+
+
+def csv_logger(folder: str) -> CSVLogger:
+    """Curves as ``FOLDER/csv/metrics.csv``."""
+    return CSVLogger(folder, name="", version="csv")
+
+
+def tensorboard_logger(folder: str) -> TensorBoardLogger:
+    """Curves and grid in ``FOLDER/tensorboard``."""
+    return TensorBoardLogger(folder, name="", version="tensorboard")
+
+
+def wandb_logger(folder: str, project: str = "pulse", offline: bool | None = None) -> WandbLogger:
+    """A Weights & Biases run; offline when there is no key, unless told otherwise.
+
+    Args:
+        folder: Where W&B keeps its files.
+        project: Name of the project.
+        offline: None: offline exactly when there is no API key.
+    """
+    import wandb
+
+    if offline is None:
+        offline = not wandb.login(prompt=False)
+    Path(folder).mkdir(parents=True, exist_ok=True)
+    return WandbLogger(project=project, save_dir=folder, offline=offline, log_model=False)
+
+
+class Tracker(SearchObserver):
+    """Logs a run to the trainer's loggers.
+
+    Args:
+        settings: The resolved configuration, logged as hyper-parameters.
+        writer: Has the rows of the grid.
+    """
+
+    COLUMNS = ("input", "sample", "status", "mse", "psnr_db", "steps", "seconds")
+
+    def __init__(self, settings: Mapping[str, Any], writer: ResultWriter) -> None:
+        self.settings, self.writer = dict(settings), writer
+        self.table: list[list[Any]] = []
+        self.traces: list[Tensor] = []
+
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log the settings."""
+        for logger in trainer.loggers:
+            logger.log_hyperparams(self.settings)
+            if isinstance(logger, WandbLogger):
+                logger.experiment.define_metric("curve/*", step_metric="curve/step")
+                logger.experiment.define_metric("answer/*", step_metric="answer/images")
+
+    def on_answer(self, module: SearchModule, finished: Finished) -> None:
+        """Log one image's best sample, and keep its rows of the table."""
+        for sample, result in enumerate(finished.answer.samples):
+            numbers = (result.mse, result.psnr_db, result.steps, round(result.seconds, 4))
+            self.table.append([str(finished.source.path), sample, result.status.value, *numbers])
+        best = finished.answer.samples[0]
+        if best.status is Status.FAILED:
+            return
+        self.traces.append(best.trace.double().nan_to_num(nan=torch.inf).cummin(0).values)
+        metrics = {"psnr_db": best.psnr_db, "objective": best.objective, "steps": best.steps}
+        for logger in module.trainer.loggers:
+            _log(logger, "answer", "images", len(self.traces), metrics)
+
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Log curves, table and grid."""
+        curves = self.curves()
+        for logger in trainer.loggers:
+            for step, metrics in enumerate(curves):
+                _log(logger, "curve", "step", step, metrics)
+            if self.writer.rows and isinstance(logger, TensorBoardLogger):
+                logger.experiment.add_image("grid", grid(self.writer.rows), 0)
+            if isinstance(logger, WandbLogger):
+                logger.log_table("results", columns=list(self.COLUMNS), data=self.table)
+                if self.writer.rows:
+                    logger.log_image("grid", [grid(self.writer.rows)])
+                logger.experiment.finish()
+            logger.finalize("success")
+
+    def curves(self) -> list[dict[str, float]]:
+        """Best objective and consistency so far at each step, over all images."""
+        if not self.traces:
+            return []
+        length = max(len(trace) for trace in self.traces)
+        padded = torch.stack([torch.cat([trace, trace[-1:].expand(length - len(trace), -1)]) for trace in self.traces])
+        rows = []
+        for objective, mse in zip(padded[..., 0].T.tolist(), padded[..., 1].T.tolist(), strict=True):
+            db = [psnr_db(value) for value in mse]
+            rows.append({"objective": sum(objective) / len(objective), "psnr_db": sum(db) / len(db), "psnr_db_worst": min(db)})
+        return rows
+
+
+def _log(logger: Logger, group: str, axis: str, step: int, metrics: Mapping[str, float]) -> None:
+    """Log numbers against their own axis: W&B has one global step that may not go back, the others take ours."""
+    named = {f"{group}/{name}": value for name, value in metrics.items()}
+    if isinstance(logger, WandbLogger):
+        logger.log_metrics({**named, f"{group}/{axis}": step})
+    else:
+        logger.log_metrics(named, step=step)

@@ -1,0 +1,64 @@
+"""The Lightning trainer of a run: device, precision and loggers, from plain settings."""
+
+import logging
+import warnings
+from collections.abc import Sequence
+from typing import Literal
+
+import pytorch_lightning as pl
+import torch
+from pytorch_lightning.loggers import Logger
+
+__all__ = ["make_trainer"]
+
+DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"}
+PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
+
+
+def make_trainer(
+    device: str = "auto",
+    devices: int = 1,
+    precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
+    *,
+    callbacks: Sequence[pl.Callback] = (),
+    logger: Logger | None = None,
+) -> pl.Trainer:
+    """A trainer for ``predict`` with gradients, which writes nothing of its own.
+
+    Args:
+        device: ``auto`` picks CUDA, then MPS, then the CPU.
+        devices: How many of them.
+        precision: Of the generator; latents, A and the objective stay in float32 (float64 under ``64-true``).
+        callbacks: Observers.
+        logger: Where metrics go, if anywhere.
+
+    Raises:
+        ValueError: The device is not there, or lacks the precision.
+    """
+    if device not in DEVICES:
+        raise ValueError(f"trainer device: expected one of {', '.join(DEVICES)}, got {device!r}")
+    if precision not in PRECISIONS:
+        raise ValueError(f"trainer precision: expected one of {', '.join(PRECISIONS)}, got {precision!r}")
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    actual = next(name for name in ("cuda", "mps", "cpu") if there[name]) if device == "auto" else device
+    if not there[actual]:
+        raise ValueError(f"trainer device: expected a machine with {actual}, got none; use device auto or cpu")
+    if precision == "16-mixed" and actual == "cpu":
+        raise ValueError("trainer precision: expected one that a CPU has, got 16-mixed; use bf16-mixed or 32-true")
+    if precision == "64-true" and actual == "mps":
+        raise ValueError("trainer precision: expected one that MPS has, got 64-true; use 32-true, or device cpu")
+    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(GPU|MPS) available but not used.*")
+        return pl.Trainer(
+            accelerator=actual,
+            devices=devices,
+            precision=precision,
+            callbacks=list(callbacks),
+            logger=logger or False,
+            inference_mode=False,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
