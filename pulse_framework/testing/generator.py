@@ -144,6 +144,8 @@ class GeneratorContract(ABC):
     def test_survives_a_state_dict_round_trip(self) -> None:
         """All that is learned is in the state, and nothing derived from it goes stale."""
         generator, fresh = self.make(), self.make()
+        for latents in _inputs(fresh, 2, torch.float32):
+            fresh(latents)
         with torch.no_grad():
             for value in generator.state_dict().values():
                 if value.is_floating_point():
