@@ -31,7 +31,7 @@ def read_tensors(path: str | Path, key: str | None = None) -> dict[str, Tensor]:
         content: Any = load_file(path) if kind == "safetensors" else torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise
-    except Exception as error:  # noqa: BLE001 - a damaged file makes the readers fail in every way there is
+    except Exception as error:  # a damaged file makes the readers fail in every way there is
         why = " ".join(str(error).split())[:300]
         raise ValueError(
             f"{path}: expected a {kind} file of tensors, got one that cannot be read ({why}); fetch it again"

@@ -35,9 +35,10 @@ class DCGAN(Generator):
 
     def __init__(self, network: nn.Module, z_dim: int = 100, image_size: int = 64) -> None:
         super().__init__()
-        self.network = network.eval().requires_grad_(False)
+        self.network = network.requires_grad_(False)
         self.blocks = (LatentBlock("z", (z_dim,), Normal()),)
         self.image_shape = (3, image_size, image_size)
+        self.eval()
 
     def synthesize(self, latents: Latents) -> Float[Tensor, "N 3 H W"]:
         """Images of ``z``."""

@@ -107,17 +107,20 @@ class LinearGenerator(Generator):
         Raises:
             ValueError: The operator is not affine, or does not give measurements of the shape of y.
         """
+        basis = self.matrix.movedim(-1, 0)
         with torch.no_grad():
-            basis = self.matrix.movedim(-1, 0)
-            probes = torch.cat([self.mean[None], self.mean + basis, self.mean + basis.sum(0, keepdim=True)])
+            probes = torch.cat(
+                [basis, torch.zeros_like(self.mean)[None], self.mean[None], self.mean + basis.sum(0, keepdim=True)]
+            )
             measured = operator(probes).double()
         if measured.shape[1:] != y.shape[1:]:
             raise ValueError(
                 f"LinearGenerator.optimum: expected y of shape (N, *{tuple(measured.shape[1:])}), got {tuple(y.shape)}; give A(x)"
                 " of images of this generator"
             )
-        offset, columns = measured[0].flatten(), (measured[1:-1] - measured[0]).flatten(1).T
-        error = (measured[-1].flatten() - offset - columns.sum(1)).abs().max()
+        *columns, origin, offset, last = measured.flatten(1)
+        B = torch.stack(columns, 1) - origin[:, None]
+        error = (last - offset - B.sum(1)).abs().max()
         allowed = 100 * len(basis) * torch.finfo(self.mean.dtype).eps * (1 + measured.abs().max())
         if error > allowed:
             raise ValueError(
@@ -125,10 +128,11 @@ class LinearGenerator(Generator):
                 " columns; the closed form holds for linear degradations alone"
             )
         scale = (2 * consistency_weight / len(offset)) ** 0.5
-        system = torch.cat([scale * columns, energy_weight**0.5 * torch.eye(len(basis)).to(columns)])
+        system = torch.cat([scale * B, energy_weight**0.5 * torch.eye(len(basis)).to(B)])
         right = scale * (y.flatten(1).double() - offset).T
         right = torch.cat([right, right.new_zeros(len(basis), len(y))])
-        return (torch.linalg.pinv(system) @ right).T.to(self.mean)
+        rtol = max(system.shape) * torch.finfo(self.mean.dtype).eps  # B is only as exact as the generator
+        return (torch.linalg.pinv(system, rtol=rtol) @ right).T.to(self.mean)
 
 
 def load(path: str | Path) -> LinearGenerator:

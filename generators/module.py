@@ -55,7 +55,8 @@ class ModuleGenerator(Generator):
             raise ValueError(
                 f"ModuleGenerator: expected pixel_range = (black, white) with black < white, got {(low, high)}; correct it"
             )
-        self.network = network.eval()
+        self.network = network
+        self.eval()
         for parameter in network.parameters():  # a ScriptModule has no requires_grad_ of its own
             parameter.requires_grad_(False)
         self.blocks = (LatentBlock("z", tuple(latent_shape), native),)
