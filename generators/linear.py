@@ -27,8 +27,8 @@ class LinearGenerator(Generator):
     """Images ``W z + mu``.
 
     Args:
-        matrix: W, one image a column.
-        mean: mu.
+        matrix: W, of shape (C, H, W, D): one image a column.
+        mean: mu, of shape (C, H, W).
         noise_variance: sigma^2, squared image units; what W leaves unexplained. Images are made without this noise.
 
     Raises:
@@ -39,7 +39,7 @@ class LinearGenerator(Generator):
     mean: Tensor
     noise_variance: Tensor
 
-    def __init__(self, matrix: Float[Tensor, "C H W D"], mean: Float[Tensor, "C H W"], noise_variance: float = 0.0) -> None:
+    def __init__(self, matrix: Float[Tensor, "*image D"], mean: Float[Tensor, "*mean"], noise_variance: float = 0.0) -> None:
         super().__init__()
         if matrix.ndim != 4 or matrix.shape[:-1] != mean.shape:
             raise ValueError(

@@ -12,6 +12,7 @@ latent shape (D,): priors such as the sphere then see one vector of D entries.
 from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -68,7 +69,7 @@ class ModuleGenerator(Generator):
         x = (self._run(latents["z"]) - self._low) / (self._high - self._low)
         return x.expand(-1, self.image_shape[0], -1, -1)
 
-    def _run(self, z: Tensor) -> Tensor:
+    def _run(self, z: Tensor) -> Any:  # noqa: ANN401 - images only once the constructor has made sure of it
         """What the network returns, or the part of it that ``output`` names."""
         result = self.network(z)
         if self._output is None:
@@ -113,7 +114,7 @@ def load(
     output: str | int | None = None,
     native: Distribution = Normal(),  # noqa: B008 - frozen
 ) -> ModuleGenerator:
-    """A ``ModuleGenerator`` with weights from a file. Arguments not listed are those of the class.
+    """A ``ModuleGenerator``, its weights from a file.
 
     Args:
         network: The architecture; its weights are replaced, in place.

@@ -58,8 +58,8 @@ def test_output_picks_the_image(wrap, output):
 
 
 def test_block_is_as_declared():
-    (block,) = ModuleGenerator(nn.Sequential(nn.Flatten(), as_image()), [2, 2], native=Uniform(0, 1)).blocks
-    assert (block.name, block.shape, block.native) == ("z", (2, 2), Uniform(0, 1))
+    (block,) = ModuleGenerator(nn.Sequential(nn.Flatten(), as_image()), [2, 2], native=Uniform(0.0, 1.0)).blocks
+    assert (block.name, block.shape, block.native) == ("z", (2, 2), Uniform(0.0, 1.0))
 
 
 def test_network_is_frozen_and_batch_norm_uses_its_running_statistics():
