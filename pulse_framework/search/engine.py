@@ -10,11 +10,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 
 import torch
 from torch import Tensor
 
-from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents, space
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.result import REASONS, SearchResult
@@ -88,6 +89,7 @@ class Engine:
             raise ValueError("engine phases: expected at least one phase, got none")
         self.slots, self.lane, self.poll_every, self.observe = 2 ** (slots.bit_length() - 1), lane, poll_every, observe
         self.priors = [phase.priors(generator) for phase in self.phases]
+        self.spaces = _spaces(generator, self.priors)
         self.measurement_shape = tuple(degradation.measurement_shape(generator.image_shape))
         self._probes: dict[tuple[object, ...], Rows] = {}
         self._finished = self._evaluations = 0
@@ -105,9 +107,9 @@ class Engine:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("search: expected a context where gradients exist, got inference mode; use inference_mode=False")
         self._finished = self._evaluations = 0
-        jobs = (self._begin(search) for search in searches)
+        jobs: Iterator[_Job] = (self._begin(search) for search in searches)
         for index in range(1, len(self.phases)):
-            jobs = (self._lift(index, *done) for done in self._run_phase(index - 1, jobs))
+            jobs = itertools.starmap(partial(self._lift, index), self._run_phase(index - 1, jobs))
         for _, result in self._run_phase(len(self.phases) - 1, jobs):
             self._finished += 1
             yield result
@@ -129,7 +131,7 @@ class Engine:
         """Start phase ``index`` at the best iterate of the one before."""
         latents = {name: value[None] for name, value in result.latents.items()}
         with torch.no_grad():
-            lifted = {name: self.generator.lift(latents, name) for name in space(self.generator.blocks, self.priors[index])}
+            lifted = {name: self.generator.lift(latents, name) for name in self.spaces[index]}
             lifted |= {name: prior.manifold.project(lifted[name]) for name, prior in self.priors[index].items()}
         return replace(job, latents=lifted)
 
@@ -205,7 +207,7 @@ class Engine:
             for row in range(min(width, self.lane)):
                 rng = stream(0, "probe", row)
                 measurement = torch.rand(self.measurement_shape, generator=rng).to(like)
-                latents = draw(self.generator, self.priors[index], rng, measurement)
+                latents = draw(self.generator, self.priors[index], rng, measurement, self.spaces[index])
                 made.append(_start(stepper, _Job(Search("probe", measurement, row), latents)))
             rows = _arrange({}, [], [made[row % self.lane] for row in range(width)], width)
             for _ in range(2):
@@ -246,6 +248,17 @@ class Engine:
             seconds=job.seconds,
             trace=torch.cat(job.traces),
         )
+
+
+def _spaces(generator: Generator, priors: list[dict[str, LatentPrior]]) -> list[tuple[str, ...]]:
+    """The blocks of the input in every phase: those that move, and for every other slot what the phase before had there."""
+    slots = {block.name: block.slot for block in generator.blocks}
+    spaces: list[tuple[str, ...]] = []
+    for moved in priors:
+        taken = {slots[name] for name in moved}
+        kept = [name for name in (spaces[-1] if spaces else ()) if slots[name] not in taken]
+        spaces.append(tuple(space(generator.blocks, [*moved, *kept])))
+    return spaces
 
 
 def _start(stepper: RowStepper, job: _Job) -> Rows:
