@@ -1,0 +1,123 @@
+"""Composition against applying the parts by hand, and the identity."""
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from torch import nn
+
+from degradations.compose import Compose, LinearCompose, compose
+from degradations.downscale import Downscale
+from degradations.identity import Identity
+from pulse_framework.interfaces import Degradation, LinearDegradation
+
+
+class Noisy(Degradation):
+    """A square whose measurement has noise: not linear, and its draws can be told apart."""
+
+    gap = 0.1
+
+    def measurement_shape(self, image_shape):
+        return image_shape
+
+    def forward(self, x):
+        return x.square()
+
+    def measure(self, x, rng):
+        return self(x) + 0.1 * torch.randn(x.shape, generator=rng, dtype=x.dtype)
+
+
+class Flat(LinearDegradation):
+    """Sums over the image: the measurement is no image."""
+
+    def measurement_shape(self, image_shape):
+        return image_shape[:1]
+
+    def forward(self, x):
+        return x.sum((2, 3))
+
+    def adjoint(self, y, image_shape):
+        return y[:, :, None, None].expand(-1, *image_shape)
+
+
+def images(*shape, seed=0):
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def test_parts_apply_in_the_order_given():
+    x, first, second = images(2, 3, 12, 18), Downscale(2), Noisy()
+    a = compose([first, second])
+    assert type(a) is Compose
+    assert torch.equal(a(x), second(first(x)))
+    assert not torch.equal(a(x), first(second(x)))
+    assert a.measurement_shape((3, 12, 18)) == (3, 6, 9)
+
+
+def test_measure_draws_from_one_stream_in_turn():
+    x, parts = images(2, 3, 8, 8), [Noisy(), Downscale(2), Noisy()]
+    rng = torch.Generator().manual_seed(3)
+    expected = x
+    for part in parts:
+        expected = part.measure(expected, rng)
+    assert torch.equal(compose(parts).measure(x, torch.Generator().manual_seed(3)), expected)
+
+
+def test_adjoint_of_linear_parts():
+    a = compose([Downscale("3/2"), Identity(), compose([Downscale(3)]), Flat()])
+    assert isinstance(a, LinearCompose)
+    shape = (3, 20, 31)
+    x, y = images(2, *shape), images(2, *a.measurement_shape(shape), seed=1)
+    ax = a(x)
+    assert abs((ax * y).sum() - (x * a.adjoint(y, shape)).sum()) <= 1e-13 * ax.norm() * y.norm()
+
+
+def test_gap_is_the_sum_unless_given():
+    parts = [Downscale(2), Noisy(), Downscale(2)]
+    assert compose(parts).gap == pytest.approx(0.1 + 1 / 255)
+    assert compose(parts, gap=0.2).gap == 0.2
+    x = images(4, 3, 32, 32) * 0.5 + 0.25
+    a = compose([Downscale(2), Downscale(2)])
+    assert (a.measure(x, torch.Generator()) - a(x)).square().mean().sqrt() <= a.gap
+
+
+def test_parameters_and_buffers_of_parts_move_along():
+    part = Noisy()
+    part.register_buffer("level", torch.zeros(1))
+    assert "parts.0.level" in compose([part]).state_dict()
+
+
+def test_hydra_builds_it_from_a_list():
+    config = {
+        "_target_": "degradations.compose.compose",
+        "parts": [
+            {"_target_": "degradations.downscale.Downscale", "factor": "3/2"},
+            {"_target_": "degradations.identity.Identity"},
+        ],
+    }
+    built = instantiate(config)
+    assert isinstance(built, LinearCompose)
+    assert built.measurement_shape((3, 9, 12)) == (3, 6, 8)
+
+
+def test_wrong_parts_are_refused():
+    with pytest.raises(ValueError, match="at least one part"):
+        compose([])
+    with pytest.raises(TypeError, match="part 1 to be a Degradation, got ReLU"):
+        compose([Identity(), nn.ReLU()])
+    with pytest.raises(TypeError, match="part 0 to be linear, got Noisy"):
+        LinearCompose([Noisy()])
+    with pytest.raises(ValueError, match=r"part 1 \(Downscale\)"):
+        compose([Flat(), Downscale(2)]).measurement_shape((3, 8, 8))
+    with pytest.raises(ValueError, match="smaller factor"):
+        compose([Downscale(4), Downscale(4)]).measurement_shape((3, 8, 8))
+
+
+def test_identity():
+    x = images(2, 3, 4, 5)
+    a = Identity()
+    assert torch.equal(a(x), x)
+    assert torch.equal(a.measure(x, torch.Generator()), x)
+    assert torch.equal(a.adjoint(x, (3, 4, 5)), x)
+    assert a.measurement_shape((3, 4, 5)) == (3, 4, 5)
+    assert a.gap == 0
+    with pytest.raises(ValueError, match="adjoint"):
+        a.adjoint(x, (3, 5, 4))
