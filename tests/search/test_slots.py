@@ -123,7 +123,7 @@ def conv_searches(count=7):
 
 
 def conv_run(searches, generator=None, **settings):
-    phase = Phase(prior=FlatPrior(), objective=DATA, optimiser=Adam(rate=0.1), stop=StopRule(steps=25))
+    phase = Phase(prior=FlatPrior(), objective=DATA, optimiser=Adam(rate=0.07), stop=StopRule(steps=25))
     engine = Engine(generator or ConvToy(), PoolToy(), [phase], **settings)
     return engine, sorted(engine.run(searches), key=lambda result: result.index)
 
