@@ -10,7 +10,7 @@ Shapes exclude the leading axis N, the number of items.
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ Latents = Mapping[str, Tensor]
 """Block name to tensor of shape (N, *block.shape)."""
 
 
+@runtime_checkable
 class Distribution(Protocol):
     """The native distribution of a block: what the generator was trained on."""
 

@@ -1,11 +1,12 @@
 """Step-length schedules: the fraction of a phase's budget that is spent, to a multiplier of the rate."""
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 __all__ = ["Constant", "Linear1Cycle", "Linear1CycleDrop", "Schedule"]
 
 
+@runtime_checkable
 class Schedule(Protocol):
     """A function of the fraction of the budget that is spent, in [0, 1)."""
 
