@@ -9,7 +9,7 @@ import os
 import struct
 import uuid
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from math import floor
@@ -23,14 +23,11 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "SUFFIXES", "ReadError", "factor_between", "find_images", "grid", "peek", "read_image"]
-__all__ += ["to_tensor", "write_png"]
+__all__ = ["MAX_PIXELS", "ReadError", "factor_between", "peek", "read_image", "to_tensor", "write_png"]
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is read, in pixels; checked in the file's header, before anything is decoded."""
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""What ``find_images`` takes for a picture inside a folder, in any case."""
 
 _FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
 _KINDS = "an image (PNG, JPEG, WebP, BMP, TIFF or GIF)"
@@ -135,56 +132,6 @@ def to_tensor(image: str | Path | Image.Image | np.ndarray | Tensor) -> Float[Te
     if low < -0.5 or high > 1.5:
         raise ValueError(f"image: expected values in [0, 1], got {low:.4g} to {high:.4g}; rescale them")
     return picture
-
-
-def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The pictures among files and folders.
-
-    Args:
-        paths: Whatever is not a folder is kept as it is, in its place. A folder stands for the files below it that have one of
-            ``SUFFIXES``, sorted; hidden files and folders in it are skipped, links to folders not followed.
-
-    Raises:
-        ReadError: A folder has no pictures, or cannot be listed.
-    """
-    found: list[Path] = []
-    for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
-        found += _inside(path) if path.is_dir() else [path]
-    return found
-
-
-def grid(rows: Sequence[Sequence[Float[Tensor, "_C _H _W"]]], gap: int = 4) -> Float[Tensor, "3 H W"]:
-    """Lay pictures of any sizes out in rows, on white.
-
-    All cells are as large as the largest height and width; every picture is enlarged to fill its cell, by nearest neighbour and
-    keeping its proportions, and centred. Short rows are filled up with white.
-
-    Args:
-        rows: Grey or RGB pictures.
-        gap: White pixels between cells.
-
-    Raises:
-        ValueError: There are no pictures, or one has another shape.
-    """
-    pictures = [picture for row in rows for picture in row]
-    if not pictures:
-        raise ValueError("grid: expected at least one picture, got none")
-    for picture in pictures:
-        if picture.ndim != 3 or picture.shape[0] not in (1, 3) or picture.numel() == 0:
-            raise ValueError(f"grid: expected pictures of shape (C, H, W) with C of 1 or 3, got {tuple(picture.shape)}")
-    height, width = max(p.shape[1] for p in pictures), max(p.shape[2] for p in pictures)
-    columns = max(len(row) for row in rows)
-    sheet = torch.ones(3, len(rows) * (height + gap) - gap, columns * (width + gap) - gap)
-    for i, row in enumerate(rows):
-        for j, picture in enumerate(row):
-            scale = min(Fraction(height, picture.shape[1]), Fraction(width, picture.shape[2]))
-            h, w = (max(1, floor(side * scale)) for side in picture.shape[1:])
-            down = (torch.arange(h) * picture.shape[1]) // h
-            across = (torch.arange(w) * picture.shape[2]) // w
-            cell = picture.detach().cpu().float().clamp(0, 1)[:, down][:, :, across]
-            top, left = i * (height + gap) + (height - h) // 2, j * (width + gap) + (width - w) // 2
-            sheet[:, top : top + h, left : left + w] = cell
-    return sheet
 
 
 def factor_between(image_size: tuple[int, int], measurement_size: tuple[int, int]) -> Fraction:
@@ -325,18 +272,3 @@ def _replacing(path: Path) -> Iterator[BinaryIO]:
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
-
-
-def _inside(folder: Path) -> list[Path]:
-    """Pictures below a folder, sorted."""
-
-    def refuse(error: OSError) -> None:
-        raise ReadError(f"{folder}: expected a folder that can be listed, got {error}; check its permissions") from error
-
-    found: list[Path] = []
-    for root, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
-        found += [Path(root, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
-    if not found:
-        raise ReadError(f"{folder}: expected pictures ({', '.join(SUFFIXES)}) in the folder, got none; check the path")
-    return sorted(found)

@@ -18,7 +18,9 @@ from hypothesis import strategies as st
 from PIL import Image, ImageOps, PngImagePlugin
 
 from pulse_framework import images
-from pulse_framework.images import ReadError, factor_between, find_images, grid, peek, read_image, to_tensor, write_png
+from pulse_framework.grid import grid
+from pulse_framework.images import ReadError, factor_between, peek, read_image, to_tensor, write_png
+from pulse_framework.runtime.intake import find_images
 
 RGB = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8)
 TRUTH = torch.from_numpy(RGB).movedim(-1, 0) / 255

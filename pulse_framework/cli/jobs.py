@@ -1,7 +1,7 @@
 """Commands that search: upsample, demo and run."""
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -91,6 +91,8 @@ def demo(
     with planning():
         config = load([f"trainer.device={device}"])
         small = degrade_files([str(photo)], output / "input", side=DEMO_SIDE, config=config, overwrite=True)
+        if small.rejected:
+            raise ValueError(small.rejected[0].error)
         config.output, config.data.inputs = str(output), [str(path) for path in small.written]
         with open_dict(config):
             config.search.samples = 4
@@ -117,7 +119,7 @@ def run(
         return
     statuses: list[int] = []
 
-    def job(config: DictConfig, chosen: dict[str, str], folder: str) -> None:
+    def job(config: DictConfig, chosen: Mapping[str, str], folder: str) -> None:
         config = named(config, chosen)
         config.output = folder
         try:

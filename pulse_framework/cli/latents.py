@@ -11,7 +11,8 @@ from torch import Tensor
 
 from pulse_framework.cli.compose import ConfigError, build, load
 from pulse_framework.cli.options import Allow, ConfigDir, Device, Generator, Out, Overwrite, Seed, planning, split_overrides
-from pulse_framework.images import grid, write_png
+from pulse_framework.grid import grid
+from pulse_framework.images import write_png
 from pulse_framework.interfaces import Generator as GeneratorInterface
 from pulse_framework.interfaces import LatentPrior
 from pulse_framework.latents import check_latents

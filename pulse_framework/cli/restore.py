@@ -1,17 +1,16 @@
 """The main job: from a composed configuration to answers on disk."""
 
-import math
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from fractions import Fraction
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf import DictConfig, OmegaConf
 
 from pulse_framework.cli.compose import ConfigError, build, plain
+from pulse_framework.images import factor_between
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime import (
     MeasurementData,
@@ -22,6 +21,7 @@ from pulse_framework.runtime import (
     SearchModule,
     Source,
     Tracker,
+    predict,
     write_atomic,
 )
 from pulse_framework.search import Plan
@@ -89,11 +89,7 @@ class Job:
             callbacks = [self.writer, Tracker(self.settings, self.writer)]
             callbacks += [] if quiet else [ProgressBar(len(self.left))]
             trainer = self.make_trainer(callbacks=callbacks, logger=self.logger)
-            try:
-                module = SearchModule(self.generator, self.operators, self.plan)
-                trainer.predict(module, datamodule=self.data, return_predictions=False)
-            except SystemExit:  # Lightning's answer to Ctrl-C
-                raise KeyboardInterrupt from None
+            predict(trainer, SearchModule(self.generator, self.operators, self.plan), self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
 
 
@@ -155,20 +151,14 @@ def operator_for(
     """
     (height, width), (_, full_height, full_width) = shape, image_shape
     node = config.degradation.copy()
-    inferred = "factor" in node and OmegaConf.is_missing(node, "factor")
+    inferred = OmegaConf.is_missing(node, "factor")
     if inferred:
         if height >= full_height or width >= full_width:
             raise ValueError(
                 f"expected an image smaller than the generator's {full_width}x{full_height}, got {width}x{height}; make a "
                 "low-resolution version with `pulse degrade --factor N` first"
             )
-        factor = Fraction(full_height, height)
-        if math.floor(full_width / factor) != width:
-            raise ValueError(
-                f"expected the proportions of the generator's {full_width}x{full_height}, got {width}x{height}; crop it"
-            )
-        with open_dict(node):
-            node.factor = str(factor)
+        node.factor = str(factor_between((full_height, full_width), shape))
     operator = _built(node, Degradation, allow)
     made = operator.measurement_shape(image_shape)[-2:]
     if made != (height, width):

@@ -6,7 +6,7 @@ from pulse_framework.runtime.intake import Rejected, Source, take_in
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder, write_atomic, write_latents
 from pulse_framework.runtime.tracking import Tracker, csv_logger, tensorboard_logger, wandb_logger
-from pulse_framework.runtime.trainer import make_trainer
+from pulse_framework.runtime.trainer import make_trainer, predict
 
 __all__ = [
     "Finished",
@@ -21,6 +21,7 @@ __all__ = [
     "Tracker",
     "csv_logger",
     "make_trainer",
+    "predict",
     "take_in",
     "tensorboard_logger",
     "wandb_logger",

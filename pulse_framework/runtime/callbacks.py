@@ -9,7 +9,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsed
 from rich.progress import Progress as Bar
 from torch import Tensor
 
-from pulse_framework.images import grid, write_png
+from pulse_framework.grid import grid
+from pulse_framework.images import write_png
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder
@@ -17,6 +18,7 @@ from pulse_framework.search import Progress, Status
 
 __all__ = ["ProgressBar", "ResultWriter"]
 
+GRID_CELL = 128
 GRID_ROWS = 16
 """Images shown in ``grid.png``; the others are in their own files."""
 
@@ -52,6 +54,10 @@ class ResultWriter(SearchObserver):
             pictures = [finished.measurement, *images, *(finished.degraded[i] for i in sound)]
             self.rows.append([_rgb(picture) for picture in pictures])
 
+    def grid(self) -> Tensor:
+        """Input, answers and A(answers) of the first images, one row an image."""
+        return grid(self.rows, cell=GRID_CELL)
+
     def on_unreadable(self, module: SearchModule, source: Source, error: str) -> None:
         """Record an input whose pixels could not be read."""
         self.reject(Rejected(source.path, error))
@@ -63,9 +69,9 @@ class ResultWriter(SearchObserver):
         self.counts["error"] += 1
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Write ``grid.png``: input, answers, A(answers), one row an image."""
+        """Write ``grid.png``."""
         if self.rows and trainer.is_global_zero:
-            write_png(grid(self.rows), self.folder.folder / "grid.png")
+            write_png(self.grid(), self.folder.folder / "grid.png")
 
 
 class ProgressBar(SearchObserver):

@@ -1,14 +1,18 @@
 """What is to be searched for: image files found, looked at and named before any expensive work."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_framework.images import ReadError, find_images, peek
+from pulse_framework.images import ReadError, peek
 
-__all__ = ["Rejected", "Source", "take_in"]
+__all__ = ["SUFFIXES", "Rejected", "Source", "find_images", "take_in"]
+
+SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
+"""What ``find_images`` takes for a picture inside a folder, in any case."""
 
 RESERVED = ("grid",)
 """Names of pictures that a run writes of its own."""
@@ -70,6 +74,37 @@ def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]
     paths = list(shapes)
     sources = [Source(i, path, name, shapes[path]) for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True))]
     return sources, rejected
+
+
+def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
+    """The pictures among files and folders.
+
+    Args:
+        paths: Whatever is not a folder is kept as it is, in its place. A folder stands for the files below it that have one of
+            ``SUFFIXES``, sorted; hidden files and folders in it are skipped, links to folders not followed.
+
+    Raises:
+        ReadError: A folder has no pictures, or cannot be listed.
+    """
+    found: list[Path] = []
+    for path in [Path(paths)] if isinstance(paths, str | Path) else map(Path, paths):
+        found += _inside(path) if path.is_dir() else [path]
+    return found
+
+
+def _inside(folder: Path) -> list[Path]:
+    """Pictures below a folder, sorted."""
+
+    def refuse(error: OSError) -> None:
+        raise ReadError(f"{folder}: expected a folder that can be listed, got {error}; check its permissions") from error
+
+    found: list[Path] = []
+    for root, folders, files in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(root, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+    if not found:
+        raise ReadError(f"{folder}: expected pictures ({', '.join(SUFFIXES)}) in the folder, got none; check the path")
+    return sorted(found)
 
 
 def _names(paths: Sequence[Path]) -> list[str]:

@@ -66,15 +66,19 @@ class SearchModule(pl.LightningModule):
         self.priors = nn.ModuleList(prior for phase in plan.phases for prior in dict.fromkeys(phase.priors(generator).values()))
         self._engines: dict[str, Engine] = {}
 
-    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> None:
-        """Search for every measurement of the batch; observers receive each answer as it is found."""
+    def predict_step(self, batch: dict[str, Any], batch_idx: int) -> int:
+        """Search for every measurement of the batch; observers receive each answer as it is found.
+
+        Returns:
+            How many were answered.
+        """
         sources = self._sources()
         for index, error in batch["errors"].items():
             for observer in self._observers():
                 observer.on_unreadable(self, sources[index], error)
         indices, measurements = batch["indices"], batch["measurements"]
         if not indices:
-            return
+            return 0
         key = _key(measurements.shape[-2:])
         operator = self.operators[key]
         assert isinstance(operator, Degradation)
@@ -88,6 +92,7 @@ class SearchModule(pl.LightningModule):
             finished = Finished(source, y, answer, degraded, type(operator).__name__)
             for observer in self._observers():
                 observer.on_answer(self, finished)
+        return len(indices)
 
     def _sources(self) -> dict[int, Source]:
         data = self.trainer.datamodule  # type: ignore[attr-defined]

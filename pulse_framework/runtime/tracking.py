@@ -14,7 +14,6 @@ import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
 from torch import Tensor
 
-from pulse_framework.images import grid
 from pulse_framework.runtime.callbacks import ResultWriter
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.search import Status, psnr_db
@@ -91,11 +90,11 @@ class Tracker(SearchObserver):
             for step, metrics in enumerate(curves):
                 _log(logger, "curve", "step", step, metrics)
             if self.writer.rows and isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("grid", grid(self.writer.rows), 0)
+                logger.experiment.add_image("grid", self.writer.grid(), 0)
             if isinstance(logger, WandbLogger):
                 logger.log_table("results", columns=list(self.COLUMNS), data=self.table)
                 if self.writer.rows:
-                    logger.log_image("grid", [grid(self.writer.rows)])
+                    logger.log_image("grid", [self.writer.grid()])
                 logger.experiment.finish()
             logger.finalize("success")
 

@@ -9,7 +9,7 @@ import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import Logger
 
-__all__ = ["make_trainer"]
+__all__ = ["make_trainer", "predict"]
 
 DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"}
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
@@ -62,3 +62,18 @@ def make_trainer(
             enable_model_summary=False,
             enable_progress_bar=False,
         )
+
+
+def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
+    """Run Lightning's predict loop for what its callbacks do.
+
+    Raises:
+        KeyboardInterrupt: The user stopped it; Lightning would end the process with status 1.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module="pytorch_lightning")
+            warnings.filterwarnings("ignore", message=".*does not have many workers", module="pytorch_lightning")
+            trainer.predict(module, datamodule=data, return_predictions=False)
+    except SystemExit:
+        raise KeyboardInterrupt from None

@@ -20,7 +20,7 @@ from pulse_framework.latents import Latents, space
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import Rows, RowStepper
-from pulse_framework.search.streams import draw, stream
+from pulse_framework.search.streams import draw, nearest_draw, stream
 
 __all__ = ["Engine", "Progress"]
 
@@ -60,6 +60,7 @@ class Engine:
         generator: G; its weights are not altered.
         degradation: A.
         phases: At least one. A phase begins at the best iterate of the one before, lifted to its blocks.
+        draws: Random draws for each search, of which it starts at the one whose degraded image is nearest.
         slots: Searches that run at once, at most; rounded down to a power of two.
         lane: The batch width whose bits are the reference; part of the settings that determine a result.
         poll_every: Steps between two looks at who has stopped; None: 1 on a CPU, 10 elsewhere (a look waits for the device).
@@ -76,17 +77,24 @@ class Engine:
         degradation: Degradation,
         phases: Iterable[Phase],
         *,
+        draws: int = 1,
         slots: int = 16,
         lane: int = 8,
         poll_every: int | None = None,
         observe: Callable[[Progress], None] | None = None,
     ) -> None:
-        for name, value in (("slots", slots), ("lane", lane), ("poll_every", 1 if poll_every is None else poll_every)):
+        for name, value in (
+            ("draws", draws),
+            ("slots", slots),
+            ("lane", lane),
+            ("poll_every", 1 if poll_every is None else poll_every),
+        ):
             if value < 1:
                 raise ValueError(f"engine {name}: expected at least 1, got {value}")
         self.generator, self.degradation, self.phases = generator, degradation, tuple(phases)
         if not self.phases:
             raise ValueError("engine phases: expected at least one phase, got none")
+        self.draws = draws
         self.slots, self.lane, self.poll_every, self.observe = 2 ** (slots.bit_length() - 1), lane, poll_every, observe
         self.priors = [phase.priors(generator) for phase in self.phases]
         self.spaces = _spaces(generator, self.priors)
@@ -125,7 +133,8 @@ class Engine:
         rng = stream(search.seed, search.key, search.restart)
         search = replace(search, measurement=search.measurement.detach().clone())
         with torch.no_grad():
-            return _Job(search, draw(self.generator, self.priors[0], rng, search.measurement))
+            start = nearest_draw(self.generator, self.degradation, self.priors[0], rng, search.measurement, self.draws)
+        return _Job(search, start)
 
     def _lift(self, index: int, job: _Job, result: SearchResult) -> _Job:
         """Start phase ``index`` at the best iterate of the one before."""

@@ -33,7 +33,8 @@ class Plan:
         phases: Legs of the search, in order.
         seed: Seed of the run; 0 is a seed.
         samples: Different answers wanted for each image. Sample k does not depend on how many there are.
-        restarts: Random starts for each sample, of which the best is the answer.
+        restarts: Searches for each sample, of which the best is the answer.
+        draws: See ``Engine``.
         slots: Searches that run at once, at most.
         lane: See ``Engine``.
         poll_every: See ``Engine``.
@@ -46,12 +47,13 @@ class Plan:
     seed: int = 0
     samples: int = 1
     restarts: int = 1
+    draws: int = 1
     slots: int = 16
     lane: int = 8
     poll_every: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("samples", "restarts"):
+        for name in ("samples", "restarts", "draws"):
             if getattr(self, name) < 1:
                 raise ValueError(f"search {name}: expected at least 1, got {getattr(self, name)}")
 
@@ -70,6 +72,7 @@ class Plan:
             generator,
             degradation,
             self.phases,
+            draws=self.draws,
             slots=self.slots,
             lane=self.lane,
             poll_every=self.poll_every,
@@ -118,6 +121,7 @@ def single_phase(
     seed: int = 0,
     samples: int = 1,
     restarts: int = 1,
+    draws: int = 1,
     slots: int = 16,
     lane: int = 8,
     poll_every: int | None = None,
@@ -143,7 +147,9 @@ def single_phase(
         stop=stop,
         blocks=tuple(blocks) if blocks else None,
     )
-    return Plan(phases=(phase,), seed=seed, samples=samples, restarts=restarts, slots=slots, lane=lane, poll_every=poll_every)
+    return Plan(
+        phases=(phase,), seed=seed, samples=samples, restarts=restarts, draws=draws, slots=slots, lane=lane, poll_every=poll_every
+    )
 
 
 def _rank(result: SearchResult) -> tuple[bool, bool, float, int]:

@@ -6,10 +6,13 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
-from pulse_framework.interfaces import Generator, LatentPrior
+from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import PushForward, space
 
-__all__ = ["draw", "stream"]
+__all__ = ["draw", "nearest_draw", "stream"]
+
+CHUNK = 32
+"""Draws that are looked at together: always the same batch shape, so always the same arithmetic."""
 
 
 def stream(seed: int, key: str, restart: int = 0) -> torch.Generator:
@@ -51,3 +54,38 @@ def draw(
             value = block.native.sample(block.shape, rng)[None].to(like)
         latents[name] = value.detach()
     return latents
+
+
+def nearest_draw(
+    generator: Generator,
+    degradation: Degradation,
+    priors: dict[str, LatentPrior],
+    rng: torch.Generator,
+    measurement: Tensor,
+    count: int,
+) -> dict[str, Tensor]:
+    """The draw, of ``count``, whose degraded image is nearest to the measurement: the start that matters most.
+
+    Args:
+        generator: G.
+        degradation: A.
+        priors: Prior of every block that will move.
+        rng: The stream of this start.
+        measurement: y, shape (c, h, w).
+        count: How many to draw; 1 looks at none.
+
+    Returns:
+        As ``draw``.
+    """
+    best, least = draw(generator, priors, rng, measurement), torch.inf
+    for first in range(0, count if count > 1 else 0, CHUNK):
+        drawn = [best] if first == 0 else []
+        drawn += [draw(generator, priors, rng, measurement) for _ in range(min(CHUNK, count - first) - len(drawn))]
+        filled = (drawn * CHUNK)[:CHUNK]
+        image = generator({name: torch.cat([item[name] for item in filled]) for name in best}).to(measurement.dtype)
+        with torch.autocast(measurement.device.type, enabled=False):
+            errors = (degradation(image) - measurement).square().flatten(1).mean(1)[: len(drawn)]
+        error, index = errors.nan_to_num(nan=torch.inf).min(0)
+        if float(error) < least:
+            best, least = drawn[int(index)], float(error)
+    return best

@@ -1,0 +1,88 @@
+"""What the engine costs over the bare generator, measured in one run; writes benchmarks/README.md.
+
+Bare: G forward, A, mean square, backward to the latent, at one batch width. Engine: the same number of searches in as many
+slots, every step of theirs. Rounds of the two alternate, so that both meet the same machine.
+"""
+
+import platform
+import statistics
+import time
+from pathlib import Path
+
+import torch
+
+from pulse_framework.cli.compose import build, load
+from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.search import Plan, Search
+
+SLOTS = (1, 4, 16)
+STEPS = 50
+ROUNDS = 7
+
+
+def bare(generator: Generator, degradation: Degradation, measurements: torch.Tensor) -> float:
+    """Seconds per step of forward, A and backward, with nothing around them."""
+    z = torch.randn(len(measurements), *generator.blocks[0].shape)
+    begun = time.perf_counter()
+    for _ in range(STEPS):
+        z.requires_grad_()
+        error = (degradation(generator({"z": z})) - measurements).square().flatten(1).mean(1)
+        (gradient,) = torch.autograd.grad(error.sum(), z)
+        z = z.detach() - gradient
+    return (time.perf_counter() - begun) / STEPS
+
+
+def engine(plan: Plan, generator: Generator, degradation: Degradation, measurements: torch.Tensor) -> tuple[float, float]:
+    """Seconds per step of a whole run, with and without the comparison of batch widths that a new engine begins with."""
+    made = plan.engine(generator, degradation)
+    seconds = []
+    for _ in range(2):
+        searches = [Search(str(i), y) for i, y in enumerate(measurements)]
+        begun = time.perf_counter()
+        assert all(result.steps == STEPS for result in made.run(searches))
+        seconds.append((time.perf_counter() - begun) / STEPS)
+    return seconds[0], seconds[1]
+
+
+def main() -> None:
+    """Measure, print and write the table."""
+    config = load([f"search.steps={STEPS}", "search.at_target=false", "search.draws=1", "degradation.factor=8"])
+    generator, degradation = build(config.generator), build(config.degradation)
+    rows = []
+    for slots in SLOTS:
+        config.search.slots = slots
+        plan = build(config.search)
+        measurements = torch.rand(slots, *degradation.measurement_shape(generator.image_shape))
+        bare(generator, degradation, measurements)
+        rounds = [
+            (bare(generator, degradation, measurements), *engine(plan, generator, degradation, measurements))
+            for _ in range(ROUNDS)
+        ]
+        alone, first, again = (statistics.median(column) for column in zip(*rounds, strict=True))
+        ratio = statistics.median(row[2] / row[0] for row in rounds)
+        whole = statistics.median(row[1] / row[0] for row in rounds)
+        rows.append((slots, alone * 1e3, again * 1e3, ratio, first * 1e3, whole))
+        print(f"{slots} slots: bare {alone * 1e3:.2f} ms, engine {again * 1e3:.2f} ms a step, ratio {ratio:.3f}")
+    table = "\n".join(f"| {s} | {b:.2f} | {e:.2f} | {r:.3f} | {f:.2f} | {w:.3f} |" for s, b, e, r, f, w in rows)
+    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    text = f"""# Benchmarks
+
+Written by `make bench`.
+
+## The engine over the bare generator
+
+Milliseconds per step of all slots together: `digiface-dcgan-64`, bicubic factor 8, sphere, Adam, {STEPS} steps, medians of
+{ROUNDS} rounds, the two alternating in one process. Bare is forward, A and backward alone. "New engine" includes the
+comparison of batch widths that an engine makes once, before its first search.
+
+| slots | bare, ms | engine, ms | ratio | new engine, ms | ratio |
+| --- | --- | --- | --- | --- | --- |
+{table}
+
+{machine}.
+"""
+    (Path(__file__).parent / "README.md").write_text(text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,157 @@
+"""The search in one Python call."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pulse_framework.images import to_tensor
+from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.search import Answer, Plan, SearchResult, Status
+
+__all__ = ["Restoration", "upsample", "upsample_all"]
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """What was found for one image: its samples, best first; K of them.
+
+    Attributes:
+        results: The full record of each sample.
+    """
+
+    results: tuple[SearchResult, ...]
+
+    @property
+    def images(self) -> Float[Tensor, "K C H W"]:
+        """RGB, sRGB-coded, nominally in [0, 1], not clamped; NaN where a search failed."""
+        return torch.stack([result.image for result in self.results])
+
+    @property
+    def latents(self) -> dict[str, Tensor]:
+        """Block name to latents of shape (K, *block.shape)."""
+        return {name: torch.stack([result.latents[name] for result in self.results]) for name in self.results[0].latents}
+
+    @property
+    def statuses(self) -> list[Status]:
+        """Converged, best effort or failed."""
+        return [result.status for result in self.results]
+
+    @property
+    def psnr_db(self) -> list[float]:
+        """Consistency of A(image) with the input, in dB."""
+        return [result.psnr_db for result in self.results]
+
+
+def upsample(image: Any, **settings: Any) -> Restoration:  # noqa: ANN401
+    """Search a generator's latent space for images that degrade to the one given (PULSE).
+
+    Args:
+        image: One image, as ``upsample_all`` takes them.
+        settings: The keyword arguments of ``upsample_all``.
+
+    Raises:
+        ValueError: A setting is out of range, or the image does not fit.
+        TypeError: The image is of no known kind, or a setting is unknown.
+    """
+    return upsample_all([image], **settings)[0]
+
+
+def upsample_all(
+    images: Sequence[Any],
+    *,
+    generator: str | Generator = "digiface-dcgan-64",
+    degradation: str | Degradation = "bicubic",
+    factor: float | str | None = None,
+    search: str | Plan = "default",
+    samples: int | None = None,
+    steps: int | None = None,
+    target_db: float | None = None,
+    seed: int = 0,
+    device: str | torch.device = "auto",
+    keys: Sequence[str] | None = None,
+    overrides: Sequence[str] = (),
+    allow: Sequence[str] = (),
+) -> list[Restoration]:
+    """Search for several images, as one queue; sizes may differ.
+
+    Args:
+        images: Paths, PIL images, NumPy arrays ((h, w, 3) or (h, w); uint8, uint16, or floats in [0, 1]) or tensors
+            (C, h, w) in [0, 1].
+        generator: Name of a configuration, or an object.
+        degradation: Name of a configuration, or an object.
+        factor: Down-scale; None infers generator size over image size.
+        search: Name of a configuration, or a plan (then ``samples``, ``steps``, ``target_db`` and ``seed`` are the plan's own).
+        samples: Different answers for each image.
+        steps: Budget of each search.
+        target_db: Consistency that counts as converged.
+        seed: Seed of the run; 0 is a seed.
+        device: ``auto`` picks CUDA, then MPS, then the CPU.
+        keys: Name of each image, which with the seed gives its random streams; by default its file name, or its index.
+        overrides: More settings, as ``KEY=VALUE``.
+        allow: Packages beyond this project's own that the configuration may name.
+
+    Returns:
+        One restoration for each image, in order.
+
+    Raises:
+        ValueError: A setting is unknown or out of range, or an image does not fit.
+        TypeError: An image is of no known kind.
+    """
+    from pulse_framework.cli.compose import build, load
+    from pulse_framework.cli.restore import operator_for
+
+    if isinstance(search, Plan) and (samples, steps, target_db) != (None, None, None):
+        raise ValueError("upsample: expected settings of the search inside the plan given, got samples, steps or target_db too")
+    given: Mapping[str, Any] = {
+        "generator": generator if isinstance(generator, str) else None,
+        "degradation": degradation if isinstance(degradation, str) else None,
+        "degradation.factor": None if factor is None else f"'{factor}'",
+        "search": search if isinstance(search, str) else None,
+        "search.samples": samples,
+        "search.steps": steps,
+        "search.target_db": target_db,
+        "search.seed": seed if isinstance(search, str) else None,
+    }
+    config = load([*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides])
+    made = generator if isinstance(generator, Generator) else build(config.generator, allow)
+    plan = search if isinstance(search, Plan) else build(config.search, allow)
+    where = _device(device)
+    made = made.to(where)
+    names = [str(key) for key in keys] if keys is not None else [_key(item, i) for i, item in enumerate(images)]
+    if len(names) != len(images):
+        raise ValueError(f"upsample keys: expected one for each of {len(images)} images, got {len(names)}")
+    tensors = [to_tensor(item).to(where) for item in images]
+    queues: dict[tuple[int, int], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        queues.setdefault((int(tensor.shape[-2]), int(tensor.shape[-1])), []).append(index)
+    operators: dict[tuple[int, int], Degradation] = {}
+    for shape, members in queues.items():
+        try:
+            operator = (
+                degradation if isinstance(degradation, Degradation) else operator_for(config, shape, made.image_shape, allow)
+            )
+        except ValueError as error:
+            raise ValueError(f"image {names[members[0]]!r}: {error}") from error
+        operators[shape] = operator.to(where)
+    answers: dict[int, Answer] = {}
+    for shape, members in queues.items():
+        queue = [(names[i], tensors[i]) for i in members]
+        for answer in plan.run(plan.engine(made, operators[shape]), queue):
+            answers[members[answer.index]] = answer
+    return [Restoration(answers[index].samples) for index in range(len(images))]
+
+
+def _key(image: Any, index: int) -> str:  # noqa: ANN401
+    """Name of an image: its file name, or its index."""
+    return Path(image).name if isinstance(image, str | Path) else str(index)
+
+
+def _device(device: str | torch.device) -> torch.device:
+    if device != "auto":
+        return torch.device(device)
+    return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")
