@@ -94,6 +94,7 @@ def test_opposite_points_have_no_shortest_way():
         Sphere(3.0).geodesic(x, -x, 0.5)
 
 
+@pytest.mark.usefixtures("unchecked")
 @pytest.mark.parametrize("radius", ["sqrt", 0.0, -1.0, math.inf, math.nan])
 def test_radius_is_checked(radius):
     with pytest.raises(ValueError, match="Sphere radius"):
