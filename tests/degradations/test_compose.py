@@ -9,6 +9,7 @@ from degradations.compose import Compose, LinearCompose, compose
 from degradations.downscale import Downscale
 from degradations.identity import Identity
 from pulse_framework.interfaces import Degradation, LinearDegradation
+from pulse_framework.testing import DegradationContract, LinearDegradationContract
 
 
 class Noisy(Degradation):
@@ -121,3 +122,25 @@ def test_identity():
     assert a.gap == 0
     with pytest.raises(ValueError, match="adjoint"):
         a.adjoint(x, (3, 5, 4))
+
+
+class TestContract(LinearDegradationContract):
+    keeps_constants = True
+
+    def make(self):
+        return compose([Downscale(2), Downscale("4/3")])
+
+
+class TestContractOfANonlinearChain(DegradationContract):
+    def make(self):
+        return compose([Downscale(2), Noisy()], gap=0.2)
+
+
+class TestContractOfTheIdentity(LinearDegradationContract):
+    keeps_constants = True
+
+    def make(self):
+        return Identity()
+
+    def oracle(self, x):
+        return x

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from degradations.downscale import Downscale
+from pulse_framework.testing import LinearDegradationContract
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "pulse_bicubic.npz"
 CASES = ["x_div2", "x_div4", "x_div8", "x_div16", "y_div2", "y_div3", "y_div4"]
@@ -194,3 +195,20 @@ def test_wrong_inputs_are_refused():
         Downscale(2)(torch.zeros(1, 3, 4, 4, dtype=torch.uint8))
     with pytest.raises(ValueError, match="adjoint"):
         Downscale(2).adjoint(torch.zeros(1, 3, 4, 4), (3, 10, 8))
+
+
+class TestContract(LinearDegradationContract):
+    image_shapes = ((3, 16, 16), (1, 8, 12))
+    keeps_constants = True
+    factor: int | str = 4
+
+    def make(self):
+        return Downscale(self.factor)
+
+
+class TestContractOfAnOddFactor(TestContract):
+    factor = 3
+
+
+class TestContractOfARationalFactor(TestContract):
+    factor = "8/5"

@@ -8,6 +8,7 @@ from torch import nn
 from torch.nn import functional as F
 
 from generators.dcgan import DCGAN, dcgan_network, load
+from pulse_framework.testing import GeneratorContract
 from pulse_framework.weights import fetch
 
 CARD = "pkg://generators/cards/digiface-dcgan-64.yaml"
@@ -167,3 +168,14 @@ def test_real_weights_give_the_same_bits_alone_and_in_a_batch():
     generator, z = load(fetch(CARD)), torch.randn(8, 100, generator=torch.Generator().manual_seed(0))
     batch = generator({"z": z})
     assert all(torch.equal(generator({"z": row[None]})[0], image) for row, image in zip(z, batch, strict=True))
+
+
+class TestContract(GeneratorContract):
+    def make(self):
+        tensors = toy_tensors()
+        network = dcgan_network(5, (8, 6))
+        network.load_state_dict({name.removeprefix("main."): tensor for name, tensor in tensors.items()})
+        return DCGAN(network, 5, 16)
+
+    def oracle(self, latents):
+        return written_out(toy_tensors(), latents["z"])

@@ -5,7 +5,11 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+from degradations.downscale import Downscale
 from generators.linear import LinearGenerator, load
+from pulse_framework.priors import FlatPrior, GaussianPrior
+from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Objective, PriorEnergy, single_phase
+from pulse_framework.testing import GeneratorContract
 
 SHAPE, D = (3, 4, 5), 6
 SIZE = 60
@@ -144,3 +148,37 @@ def test_other_files_are_refused(tmp_path, tensors, message):
     save_file(tensors, tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match=message):
         load(tmp_path / "w.safetensors")
+
+
+class TestContract(GeneratorContract):
+    def make(self):
+        return toy(torch.float32)
+
+    def oracle(self, latents):
+        generator = toy(torch.float32)
+        return torch.einsum("chwd,nd->nchw", generator.matrix.double(), latents["z"]) + generator.mean.double()
+
+
+@pytest.mark.parametrize(("prior", "weight"), [(FlatPrior(), 0.0), (GaussianPrior(), 0.05)])
+def test_engine_reaches_the_closed_form_optimum(prior, weight):
+    """Least squares, and maximum a posteriori, through a real operator: latents, image and objective to 1e-6."""
+    torch.manual_seed(0)
+    generator, operator = (
+        LinearGenerator(torch.randn(3, 8, 8, 5, dtype=torch.float64) / 5, torch.rand(3, 8, 8).double()),
+        Downscale(2),
+    )
+    terms = {"data": L2Consistency(weight=10.0), "energy": PriorEnergy(weight=weight)}
+    plan = single_phase(
+        prior=prior, objective=Objective(terms), optimiser=Adam(rate=0.1), schedule=Linear1CycleDrop(), steps=1500, target_db=None
+    )
+    measurements = torch.rand(3, 3, 4, 4, dtype=torch.float64)
+    engine = plan.engine(generator, operator)
+    for answer in plan.run(engine, ((str(i), y) for i, y in enumerate(measurements))):
+        best, y = answer.samples[0], measurements[answer.index]
+        z = generator.optimum(operator, y[None], consistency_weight=10.0, energy_weight=weight)[0]
+        expected = generator({"z": z[None]})
+        residual = (operator(expected)[0] - y).square().mean()
+        torch.testing.assert_close(best.latents["z"], z, rtol=0, atol=1e-6)
+        torch.testing.assert_close(best.image, expected[0], rtol=0, atol=1e-6)
+        assert best.objective == pytest.approx(float(10 * residual + weight * z.square().sum() / 2), abs=1e-6)
+        assert best.mse == pytest.approx(float(residual), abs=1e-6)

@@ -9,6 +9,7 @@ from torch import nn
 
 from generators.module import ModuleGenerator, load
 from pulse_framework.latents import Uniform
+from pulse_framework.testing import GeneratorContract
 
 Z = torch.tensor([[0.0, 1.0, -1.0, 0.5], [0.25, -0.5, 0.75, -0.25]])
 
@@ -151,3 +152,18 @@ def test_files_of_another_kind_are_refused(tmp_path, name):
         load(decoder(0), [4], tmp_path / name)
     with pytest.raises(FileNotFoundError, match="absent"):
         load(decoder(0), [4], tmp_path / f"absent-{name}")
+
+
+class TestContract(GeneratorContract):
+    def make(self):
+        torch.manual_seed(0)
+        network = nn.Sequential(nn.Linear(4, 12), nn.Tanh(), nn.Unflatten(1, (3, 2, 2)), nn.Conv2d(3, 3, 1))
+        return ModuleGenerator(network, [4])
+
+
+class TestContractOfGrey(GeneratorContract):
+    def make(self):
+        return ModuleGenerator(as_image(), [4], (0, 1), channels=3, native=Uniform(0.0, 1.0))
+
+    def oracle(self, latents):
+        return latents["z"].reshape(-1, 1, 2, 2).expand(-1, 3, -1, -1)

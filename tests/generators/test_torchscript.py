@@ -8,6 +8,7 @@ from torch import nn
 
 from generators.module import ModuleGenerator
 from generators.torchscript import load
+from pulse_framework.testing import GeneratorContract
 
 
 class Decoder(nn.Module):
@@ -70,3 +71,14 @@ def test_file_of_tensors_is_refused(network, tmp_path):
     torch.save(network.state_dict(), tmp_path / "w.pt")
     with pytest.raises(ValueError, match=r"read files of tensors with generators\.module\.load"):
         load(tmp_path / "w.pt")
+
+
+class TestContract(GeneratorContract):
+    device = "cpu"  # the interpreter does not run meta tensors
+
+    @pytest.fixture(autouse=True)
+    def _archive(self, archive):
+        self.path = archive
+
+    def make(self):
+        return ModuleGenerator(load(self.path), [4])
