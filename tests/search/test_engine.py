@@ -23,6 +23,8 @@ from pulse_framework.search import (
     Status,
     StopReason,
     StopRule,
+    draw,
+    stream,
 )
 from pulse_framework.testing.checks import uniform
 from pulse_framework.testing.toys import LinearToy, LinearWorld, PoolToy
@@ -179,7 +181,7 @@ def test_first_iterate_is_the_start_of_its_stream():
 
 def test_progress_tells_what_happens():
     seen = []
-    engine = Engine(WORLD.generator, WORLD.degradation, [stopping(steps=5)], slots=2, observe=seen.append)
+    engine = Engine(WORLD.generator, WORLD.degradation, [stopping(steps=5)], slots=2, lane=2, observe=seen.append)
     list(engine.run([Search(key, y) for key, y in WORLD.measurements(3)]))
     assert all(isinstance(progress, Progress) for progress in seen)
     assert [(progress.active, progress.finished, progress.evaluations) for progress in seen] == [
@@ -237,10 +239,34 @@ def test_numbers_are_checked(name):
         Engine(WORLD.generator, WORLD.degradation, [PHASE], **{name: 0})
 
 
-def test_caller_may_change_the_measurement_afterwards():
-    y = Y.clone()
-    engine = Engine(WORLD.generator, WORLD.degradation, [PHASE], slots=1)
-    answers = engine.run([Search(KEY, y), Search(KEY, y)])
-    first = next(answers)
-    y.zero_()
-    assert torch.equal(first.image, run().image)
+def test_queue_may_reuse_one_buffer():
+    """Also where a search waits between two phases while others are read."""
+    phases, images = [stopping(target_mse=0.2, steps=30), stopping(steps=3)], WORLD.measurements(6)
+    buffer = torch.empty_like(Y)
+    reused = (Search(key, buffer.copy_(y), index=index) for index, (key, y) in enumerate(images))
+    results = {result.index: result for result in Engine(WORLD.generator, WORLD.degradation, phases, slots=2).run(reused)}
+    for index, (key, y) in enumerate(images):
+        (alone,) = Engine(WORLD.generator, WORLD.degradation, phases).run([Search(key, y)])
+        torch.testing.assert_close(results[index].trace, alone.trace, rtol=1e-9, atol=1e-12)
+
+
+def test_riemannian_steps_by_hand():
+    """Tangent gradient, heavy ball, retraction, and the momentum carried along to the new tangent space."""
+    phase = Phase(
+        prior=SpherePrior(1.5),
+        objective=DATA,
+        optimiser=SGD(rate=0.05, momentum=0.8, riemannian=True),
+        stop=StopRule(steps=12),
+    )
+    generator, sphere = WORLD.generator, SpherePrior(1.5).manifold
+    z = draw(generator, {"z": SpherePrior(1.5)}, stream(0, KEY), Y)["z"]
+    velocity, objectives = torch.zeros_like(z), []
+    for _ in range(12):
+        z = z.detach().requires_grad_()
+        objective = (WORLD.degradation(generator({"z": z})) - Y).square().mean()
+        (gradient,) = torch.autograd.grad(objective, z)
+        objectives.append(objective.item())
+        velocity = 0.8 * velocity + sphere.tangent(z, gradient)
+        z = sphere.retract(z, -0.05 * velocity)
+        velocity = sphere.tangent(z, velocity)
+    assert run(phase).trace[:, 0].tolist() == pytest.approx(objectives, rel=1e-9)

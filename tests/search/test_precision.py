@@ -52,9 +52,14 @@ def test_autocast_reaches_the_generator_and_nothing_else(dtype):
             seen.append((latents["z"].dtype, self.network(latents["z"][:, :, None, None]).dtype))
             return image
 
+    class SpyPool(PoolToy):
+        def forward(self, x):
+            seen.append((x.dtype, torch.is_autocast_enabled("cpu")))
+            return super().forward(x)
+
     with torch.autocast("cpu", dtype):
-        results = run(generator=Spy())
-    assert set(seen) == {(torch.float32, dtype)}
+        results = list(Engine(Spy(), SpyPool(), [PHASE]).run(searches()))
+    assert set(seen) == {(torch.float32, dtype), (torch.float32, False)}
     for result in results:
         assert result.image.dtype == result.trace.dtype == result.latents["z"].dtype == torch.float32
         assert result.reason is StopReason.BUDGET
@@ -123,13 +128,11 @@ def test_objective_whose_gradients_vanish_in_float16_still_moves():
 
 
 def test_scale_of_one_row_is_its_own():
-    """A row that overflows does not hold up its neighbours."""
+    """A row whose scale falls by 2^20 and more takes no precision from its neighbour."""
     calm, wild = searches(2)
-    wild = replace(wild, measurement=wild.measurement * 3e4)
+    wild = replace(wild, measurement=wild.measurement * 3e10)
     with torch.autocast("cpu", torch.float16):
         alone = run(scaled(1.0), HalfGradient(), [calm])
         together = run(scaled(1.0), HalfGradient(), [calm, wild])
     same_bits(together[:1], alone)
     assert together[0].trace[1, 0] != together[0].trace[0, 0]
-    assert together[1].trace[1, 0] == together[1].trace[0, 0]
-    assert together[1].trace[-1, 0] < together[1].trace[0, 0]

@@ -1,13 +1,16 @@
 """Random streams: what a start depends on, and what it does not."""
 
 import hypothesis.strategies as st
+import pytest
 import torch
 from hypothesis import given, settings
 
 from pulse_framework.latents import LatentBlock
 from pulse_framework.priors import SpherePrior
 from pulse_framework.search import draw, stream
-from pulse_framework.testing.toys import LabelToy, StyleToy
+from pulse_framework.search.streams import nearest_draw
+from pulse_framework.testing.checks import uniform
+from pulse_framework.testing.toys import LabelToy, LinearToy, PoolToy, StyleToy
 
 LIKE = torch.empty((), dtype=torch.float64)
 
@@ -60,3 +63,27 @@ def test_draw_does_not_touch_the_global_stream():
     draw(LabelToy().double(), {}, stream(0, "a"), LIKE)
     assert torch.equal(torch.get_rng_state(), state)
     assert LatentBlock("z", (1,)).native.sample((1,), stream(0, "a")).shape == (1,)
+
+
+@pytest.mark.parametrize("count", [1, 5, 40])
+def test_nearest_draw_is_the_nearest_of_so_many(count):
+    """By brute force, one at a time; one draw is the first of the stream."""
+    generator, degradation, priors = LinearToy().double(), PoolToy(), {"z": SpherePrior()}
+    y = uniform((1, 2, 2), 4)
+    rng = stream(0, "a")
+    drawn = [draw(generator, priors, rng, y) for _ in range(count)]
+    errors = [float((degradation(generator(item))[0] - y).square().mean()) for item in drawn]
+    got = nearest_draw(generator, degradation, priors, stream(0, "a"), y, count)
+    assert torch.equal(got["z"], drawn[min(range(count), key=errors.__getitem__)]["z"])
+    assert errors.index(min(errors)) > 0 or count == 1
+
+
+def test_nearest_draw_passes_over_what_is_not_finite():
+    class Unsteady(LinearToy):
+        def synthesize(self, latents):
+            return super().synthesize(latents) * torch.where(latents["z"][:, 0] < 0, torch.nan, 1.0)[:, None, None, None]
+
+    for key in "abcd":
+        y = uniform((1, 2, 2), 4)
+        got = nearest_draw(Unsteady().double(), PoolToy(), {"z": SpherePrior()}, stream(0, key), y, 10)
+        assert float(got["z"][0, 0]) > 0
