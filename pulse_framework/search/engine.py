@@ -62,7 +62,8 @@ class Engine:
         phases: At least one. A phase begins at the best iterate of the one before, lifted to its blocks.
         draws: Random draws for each search, of which it starts at the one whose degraded image is nearest.
         slots: Searches that run at once, at most; rounded down to a power of two.
-        lane: The batch width whose bits are the reference; part of the settings that determine a result.
+        lane: The batch width whose bits are the reference; part of the settings that determine a result. None: 1 on a CPU, 8
+            elsewhere, where other widths may have to be filled up to it.
         poll_every: Steps between two looks at who has stopped; None: 1 on a CPU, 10 elsewhere (a look waits for the device).
         observe: Called at every look with a ``Progress``.
 
@@ -79,7 +80,7 @@ class Engine:
         *,
         draws: int = 1,
         slots: int = 16,
-        lane: int = 8,
+        lane: int | None = None,
         poll_every: int | None = None,
         observe: Callable[[Progress], None] | None = None,
     ) -> None:
@@ -87,9 +88,9 @@ class Engine:
             ("draws", draws),
             ("slots", slots),
             ("lane", lane),
-            ("poll_every", 1 if poll_every is None else poll_every),
+            ("poll_every", poll_every),
         ):
-            if value < 1:
+            if value is not None and value < 1:
                 raise ValueError(f"engine {name}: expected at least 1, got {value}")
         self.generator, self.degradation, self.phases = generator, degradation, tuple(phases)
         if not self.phases:
@@ -194,31 +195,36 @@ class Engine:
         Less than ``count`` only where no width so large keeps the bits.
         """
         wide = [2**power for power in range((count - 1).bit_length(), self.slots.bit_length())]
-        narrow = [2**power for power in reversed(range(count.bit_length())) if 2**power > self.lane]
-        for width in wide + ([] if count <= self.lane else narrow):
-            if self._keeps_bits(stepper, index, width):
+        lane = self._lane(stepper)
+        narrow = [2**power for power in reversed(range(count.bit_length())) if 2**power > lane]
+        for width in wide + ([] if count <= lane else narrow):
+            if width == lane or self._keeps_bits(stepper, index, width):
                 return width
-        return self.lane
+        return lane
+
+    def _lane(self, stepper: RowStepper) -> int:
+        return self.lane or (1 if stepper.table.device.type == "cpu" else 8)
 
     def _keeps_bits(self, stepper: RowStepper, index: int, width: int) -> bool:
         """Whether a row comes out the same, bit for bit, at this width and at the width ``lane``."""
-        got, reference = (self._probe(stepper, index, count) for count in (width, self.lane))
-        order = torch.arange(width) % self.lane
+        lane = self._lane(stepper)
+        got, reference = (self._probe(stepper, index, count) for count in (width, lane))
+        order = torch.arange(width) % lane
         return all(torch.equal(value, reference[key][order]) for key, value in got.items())
 
     def _probe(self, stepper: RowStepper, index: int, width: int) -> Rows:
         """Two steps of made-up searches at one width; the same rows over and over, ``lane`` of them."""
-        like = stepper.table
+        like, lane = stepper.table, self._lane(stepper)
         autocast = torch.is_autocast_enabled(like.device.type) and torch.get_autocast_dtype(like.device.type)
         key = (index, width, like.device, like.dtype, autocast)
         if key not in self._probes:
             made = []
-            for row in range(min(width, self.lane)):
+            for row in range(min(width, lane)):
                 rng = stream(0, "probe", row)
                 measurement = torch.rand(self.measurement_shape, generator=rng).to(like)
                 latents = draw(self.generator, self.priors[index], rng, measurement, self.spaces[index])
                 made.append(_start(stepper, _Job(Search("probe", measurement, row), latents)))
-            rows = _arrange({}, [], [made[row % self.lane] for row in range(width)], width)
+            rows = _arrange({}, [], [made[row % lane] for row in range(width)], width)
             for _ in range(2):
                 stepper.step(rows)
             checked = [name for name in rows if name.startswith(("latent/", "state/"))] + ["trace"]

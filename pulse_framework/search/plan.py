@@ -49,7 +49,7 @@ class Plan:
     restarts: int = 1
     draws: int = 1
     slots: int = 16
-    lane: int = 8
+    lane: int | None = None
     poll_every: int | None = None
 
     def __post_init__(self) -> None:
@@ -123,7 +123,7 @@ def single_phase(
     restarts: int = 1,
     draws: int = 1,
     slots: int = 16,
-    lane: int = 8,
+    lane: int | None = None,
     poll_every: int | None = None,
 ) -> Plan:
     """A plan of one phase from flat settings, as a configuration gives them; see ``Phase``, ``StopRule`` and ``Plan``.

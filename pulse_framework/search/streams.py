@@ -11,8 +11,8 @@ from pulse_framework.latents import PushForward, space
 
 __all__ = ["draw", "nearest_draw", "stream"]
 
-CHUNK = 32
-"""Draws that are looked at together: always the same batch shape, so always the same arithmetic."""
+CHUNK_PIXELS = 2**17
+"""Pixels of the draws that are looked at together: always the same batch shape, so always the same arithmetic."""
 
 
 def stream(seed: int, key: str, restart: int = 0) -> torch.Generator:
@@ -78,10 +78,12 @@ def nearest_draw(
         As ``draw``.
     """
     best, least = draw(generator, priors, rng, measurement), torch.inf
-    for first in range(0, count if count > 1 else 0, CHUNK):
+    _, height, width = generator.image_shape
+    chunk = min(count, max(1, CHUNK_PIXELS // (height * width)))
+    for first in range(0, count if count > 1 else 0, chunk):
         drawn = [best] if first == 0 else []
-        drawn += [draw(generator, priors, rng, measurement) for _ in range(min(CHUNK, count - first) - len(drawn))]
-        filled = (drawn * CHUNK)[:CHUNK]
+        drawn += [draw(generator, priors, rng, measurement) for _ in range(min(chunk, count - first) - len(drawn))]
+        filled = (drawn * chunk)[:chunk]
         image = generator({name: torch.cat([item[name] for item in filled]) for name in best}).to(measurement.dtype)
         with torch.autocast(measurement.device.type, enabled=False):
             errors = (degradation(image) - measurement).square().flatten(1).mean(1)[: len(drawn)]
