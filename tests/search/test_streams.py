@@ -72,7 +72,7 @@ def test_nearest_draw_is_the_nearest_of_so_many(count):
     y = uniform((1, 2, 2), 4)
     rng = stream(0, "a")
     drawn = [draw(generator, priors, rng, y) for _ in range(count)]
-    errors = [float((degradation(generator(item))[0] - y).square().mean()) for item in drawn]
+    errors = [(degradation(generator(item))[0] - y).square().mean().item() for item in drawn]
     got = nearest_draw(generator, degradation, priors, stream(0, "a"), y, count)
     assert torch.equal(got["z"], drawn[min(range(count), key=errors.__getitem__)]["z"])
     assert errors.index(min(errors)) > 0 or count == 1
