@@ -66,18 +66,20 @@ def test_draw_does_not_touch_the_global_stream():
 
 
 @pytest.mark.parametrize("count", [1, 5, 40])
+@torch.no_grad()
 def test_nearest_draw_is_the_nearest_of_so_many(count):
     """By brute force, one at a time; one draw is the first of the stream."""
     generator, degradation, priors = LinearToy().double(), PoolToy(), {"z": SpherePrior()}
     y = uniform((1, 2, 2), 4)
     rng = stream(0, "a")
     drawn = [draw(generator, priors, rng, y) for _ in range(count)]
-    errors = [(degradation(generator(item))[0] - y).square().mean().item() for item in drawn]
+    errors = [float((degradation(generator(item))[0] - y).square().mean()) for item in drawn]
     got = nearest_draw(generator, degradation, priors, stream(0, "a"), y, count)
     assert torch.equal(got["z"], drawn[min(range(count), key=errors.__getitem__)]["z"])
     assert errors.index(min(errors)) > 0 or count == 1
 
 
+@torch.no_grad()
 def test_nearest_draw_passes_over_what_is_not_finite():
     class Unsteady(LinearToy):
         def synthesize(self, latents):
