@@ -72,7 +72,11 @@ class RowStepper:
         return rows
 
     def step(self, rows: Rows) -> None:
-        """Evaluate the iterate, keep it where it is the best so far, decide who stops, move on."""
+        """Evaluate the iterate, keep it where it is the best so far, decide who stops, move on.
+
+        Raises:
+            ValueError: The objective does not depend on a block that moves.
+        """
         float16 = torch.is_autocast_enabled(rows["measurement"].device.type) and (
             torch.get_autocast_dtype(rows["measurement"].device.type) == torch.float16
         )
@@ -83,10 +87,14 @@ class RowStepper:
             at = self._evaluate(latents, rows["measurement"])
             objective = self.phase.objective(at)
             loss = objective * rows["scale"] if float16 else objective
-            gradients = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors])
+            found = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors], allow_unused=True)
+        gradients = {name: gradient for name, gradient in zip(self.priors, found, strict=True) if gradient is not None}
+        if len(gradients) < len(found):
+            idle = sorted(set(self.priors) - set(gradients))
+            raise ValueError(f"phase blocks: expected blocks that the objective depends on, got {idle}; leave them out")
         with torch.no_grad():
             finite = self._keep(rows, latents, at, objective.detach())
-            self._move(rows, latents, finite, dict(zip(self.priors, gradients, strict=True)), float16=float16)
+            self._move(rows, latents, finite, gradients, float16=float16)
 
     def _names(self, rows: Rows) -> list[str]:
         return [key.removeprefix("latent/") for key in rows if key.startswith("latent/")]

@@ -171,3 +171,15 @@ def test_momentum_of_a_phase_starts_afresh():
     _, one = solve(StyleToy(), longer)
     assert torch.equal(two.trace[:12], one.trace[:12])
     assert not torch.allclose(two.trace[14:], one.trace[14:], rtol=1e-6)
+
+
+class Deaf(StyleToy):
+    """Declares noise that its images do not depend on."""
+
+    def synthesize(self, latents):
+        return super().synthesize({**latents, "noise": torch.zeros_like(latents["noise"])})
+
+
+def test_block_without_influence_is_refused():
+    with pytest.raises(ValueError, match=r"phase blocks: expected blocks that the objective depends on, got \['noise'\]"):
+        solve(Deaf(), over("w", "noise"))
