@@ -89,6 +89,12 @@ def test_plugin_is_complete(module):
     assert f"`{module}`" in (ROOT / "CHANGELOG.md").read_text(), f"{module}: expected a line of the changelog that names it"
 
 
+def test_every_generator_is_in_the_law_that_keeps_generators_apart():
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    (apart,) = (set(contract["modules"]) for contract in contracts if contract["type"] == "independence")
+    assert {f"generators.{Path(module).stem}" for module in MODULES if module.startswith("generators/")} <= apart
+
+
 @pytest.mark.parametrize("group", ["generator", "degradation"])
 def test_choice_has_a_row_and_a_line(group):
     first = {row.split("|")[1].strip() for row in rows(ROOT / "README.md")}
