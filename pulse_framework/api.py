@@ -71,7 +71,7 @@ def upsample_all(
     samples: int | None = None,
     steps: int | None = None,
     target_db: float | None = None,
-    seed: int = 0,
+    seed: int | None = None,
     device: str | torch.device = "auto",
     keys: Sequence[str] | None = None,
     overrides: Sequence[str] = (),
@@ -83,13 +83,13 @@ def upsample_all(
         images: Paths, PIL images, NumPy arrays ((h, w, 3) or (h, w); uint8, uint16, or floats in [0, 1]) or tensors
             (C, h, w) in [0, 1].
         generator: Name of a configuration, or an object.
-        degradation: Name of a configuration, or an object.
+        degradation: Name of a configuration, or an object (then ``factor`` is its own).
         factor: Down-scale; None infers generator size over image size.
         search: Name of a configuration, or a plan (then ``samples``, ``steps``, ``target_db`` and ``seed`` are the plan's own).
         samples: Different answers for each image.
         steps: Budget of each search.
         target_db: Consistency that counts as converged.
-        seed: Seed of the run; 0 is a seed.
+        seed: Seed of the run; 0 is a seed, and the default.
         device: ``auto`` picks CUDA, then MPS, then the CPU.
         keys: Name of each image, which with the seed gives its random streams; by default its file name, or its index.
         overrides: More settings, as ``KEY=VALUE``.
@@ -102,11 +102,16 @@ def upsample_all(
         ValueError: A setting is unknown or out of range, or an image does not fit.
         TypeError: An image is of no known kind.
     """
-    from pulse_framework.cli.compose import build, load
+    from pulse_framework.cli.compose import build_as, load
     from pulse_framework.cli.restore import operator_for
+    from pulse_framework.runtime.data import as_channels
 
-    if isinstance(search, Plan) and (samples, steps, target_db) != (None, None, None):
-        raise ValueError("upsample: expected settings of the search inside the plan given, got samples, steps or target_db too")
+    if isinstance(search, Plan) and (samples, steps, target_db, seed) != (None,) * 4:
+        raise ValueError(
+            "upsample: expected settings of the search inside the plan given, got samples, steps, target_db or seed too"
+        )
+    if isinstance(degradation, Degradation) and factor is not None:
+        raise ValueError("upsample: expected the factor inside the degradation given, got factor too; leave it out")
     given: Mapping[str, Any] = {
         "generator": generator if isinstance(generator, str) else None,
         "degradation": degradation if isinstance(degradation, str) else None,
@@ -115,23 +120,26 @@ def upsample_all(
         "search.samples": samples,
         "search.steps": steps,
         "search.target_db": target_db,
-        "search.seed": seed if isinstance(search, str) else None,
+        "search.seed": seed,
+        "search.target_mse": None if target_db is None else "null",
     }
     config = load([*(f"{key}={value}" for key, value in given.items() if value is not None), *overrides])
-    made = generator if isinstance(generator, Generator) else build(config.generator, allow)
-    plan = search if isinstance(search, Plan) else build(config.search, allow)
+    made: Generator = generator if isinstance(generator, Generator) else build_as(Generator, config.generator, allow)
+    plan: Plan = search if isinstance(search, Plan) else build_as(Plan, config.search, allow)
     where = _device(device)
     made = made.to(where)
     names = [str(key) for key in keys] if keys is not None else [_key(item, i) for i, item in enumerate(images)]
     if len(names) != len(images):
         raise ValueError(f"upsample keys: expected one for each of {len(images)} images, got {len(names)}")
-    tensors = [to_tensor(item).to(where) for item in images]
+    tensors = [as_channels(to_tensor(item), made.image_shape[0]).to(where) for item in images]
     queues: dict[tuple[int, int], list[int]] = {}
     for index, tensor in enumerate(tensors):
         queues.setdefault((int(tensor.shape[-2]), int(tensor.shape[-1])), []).append(index)
     operators: dict[tuple[int, int], Degradation] = {}
     for shape, members in queues.items():
         try:
+            if min(shape) < 2:
+                raise ValueError(f"expected at least 2 x 2 pixels, got {shape[0]} x {shape[1]}; give a larger image")
             operator = (
                 degradation if isinstance(degradation, Degradation) else operator_for(config, shape, made.image_shape, allow)
             )
@@ -153,5 +161,9 @@ def _key(image: Any, index: int) -> str:  # noqa: ANN401
 
 def _device(device: str | torch.device) -> torch.device:
     if device != "auto":
-        return torch.device(device)
+        try:
+            return torch.empty(0, device=device).device
+        except (RuntimeError, AssertionError) as error:
+            why = " ".join(str(error).split())
+            raise ValueError(f"upsample device: expected one of this machine, got {device} ({why}); use auto or cpu") from error
     return torch.device("cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu")

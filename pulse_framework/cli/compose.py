@@ -8,6 +8,7 @@ the user has allowed by name on the command line; never because a file says so.
 import importlib.metadata
 import importlib.resources
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -18,12 +19,12 @@ from hydra import compose, initialize_config_dir
 from hydra.core.config_store import ConfigStore
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import ConfigCompositionException, HydraException, InstantiationException
+from hydra.errors import ConfigCompositionException, HydraException, InstantiationException, OverrideParseException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-__all__ = ["ConfigError", "build", "choices", "configs_folder", "load", "named", "plain", "register_plugins", "sweep"]
+__all__ = ["ConfigError", "build", "build_as", "choices", "configs_folder", "load", "named", "plain", "register_plugins", "sweep"]
 
 PACKAGES = ("pulse_framework", "generators", "degradations")
 GROUPS = {"generators": "generator", "degradations": "degradation"}
@@ -64,9 +65,7 @@ def load(overrides: Sequence[str] = (), config_dir: Path | None = None) -> DictC
         ConfigError: A key or choice is unknown, or an override cannot be parsed.
     """
     register_plugins()
-    extra = [f"hydra.searchpath=[file://{config_dir.resolve()}]"] if config_dir else []
-    if config_dir and not config_dir.is_dir():
-        raise ConfigError(f"--config-dir {config_dir}: expected a folder of configuration groups, got none")
+    extra = [f"hydra.searchpath=[{_quoted(f'file://{_folder(config_dir)}')}]"] if config_dir else []
     GlobalHydra.instance().clear()
     try:
         with initialize_config_dir(str(configs_folder().resolve()), version_base="1.3"):
@@ -91,7 +90,7 @@ def sweep(
     """Run a Hydra multirun: ``job(configuration, choices, folder)`` for every point of the sweep.
 
     Raises:
-        ConfigError: No output folder is named.
+        ConfigError: No output folder is named, or a point of the sweep cannot be composed.
     """
     if not any(text.lstrip("+").startswith("output=") for text in overrides):
         raise ConfigError("output: expected a value, got none; give output=DIR")
@@ -102,13 +101,21 @@ def sweep(
 
     register_plugins()
     GlobalHydra.instance().clear()
-    before = sys.argv
+    before, environment = sys.argv, os.environ.get("HYDRA_FULL_ERROR")
     quiet = ["hydra/job_logging=none", "hydra/hydra_logging=none"]
-    sys.argv = ["pulse run", "--multirun", *(["--config-dir", str(config_dir)] if config_dir else []), *quiet, *overrides]
+    own = ["--config-dir", str(_folder(config_dir))] if config_dir else []
+    sys.argv = ["pulse run", "--multirun", *own, *quiet, *overrides]
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors are raised here rather than printed there
     try:
         hydra.main(config_path=str(configs_folder().resolve()), config_name="config", version_base="1.3")(task)()
+    except (HydraException, OmegaConfBaseException) as error:
+        raise ConfigError(_explain(error)) from error
     finally:
         sys.argv = before
+        if environment is None:
+            del os.environ["HYDRA_FULL_ERROR"]
+        else:
+            os.environ["HYDRA_FULL_ERROR"] = environment
 
 
 def plain(node: DictConfig) -> dict[str, Any]:
@@ -138,14 +145,25 @@ def build(node: DictConfig, allow: Iterable[str] = ()) -> Any:  # noqa: ANN401
     plugins = set(register_plugins().values())
     for key, target in _targets(node):
         if target not in plugins:
-            _check_target(key, target, (*PACKAGES, *allow))
+            _check_target(key or _key(node), target, (*PACKAGES, *allow))
     logging.getLogger("hydra.utils").setLevel(logging.CRITICAL)  # it logs what it also raises
     try:
         return instantiate(node, _convert_="all")
-    except InstantiationException as error:
-        raise ConfigError(_explain(error)) from error
-    except MissingMandatoryValue as error:
-        raise ConfigError(_explain(error)) from error
+    except (InstantiationException, MissingMandatoryValue) as error:
+        raise ConfigError(_explain(error, _key(node))) from error
+
+
+def build_as(wanted: type, node: DictConfig, allow: Iterable[str] = ()) -> Any:  # noqa: ANN401
+    """Build a node and check what it is.
+
+    Raises:
+        ConfigError: As ``build``; or it is something else.
+    """
+    made = build(node, allow)
+    if not isinstance(made, wanted):
+        got = f"{type(made).__name__} (_target_ {node.get('_target_')})"
+        raise ConfigError(f"{_key(node)}: expected it to make a {wanted.__name__}, got {got}; name another _target_")
+    return made
 
 
 def choices(group: str, config_dir: Path | None = None) -> list[str]:
@@ -165,7 +183,7 @@ def _targets(node: DictConfig) -> Iterator[tuple[str, str]]:
         key, value = pending.pop()
         if isinstance(value, dict):
             if "_target_" in value:
-                yield key or "the node", str(value["_target_"])
+                yield key, str(value["_target_"])
             pending += [(f"{key}.{name}".lstrip("."), item) for name, item in value.items()]
         elif isinstance(value, list):
             pending += [(f"{key}[{i}]", item) for i, item in enumerate(value)]
@@ -193,16 +211,38 @@ def _within(name: str, packages: Iterable[str]) -> bool:
     return any(name == package or name.startswith(f"{package}.") for package in packages)
 
 
-def _explain(error: Exception) -> str:
-    """One line out of Hydra's several, about the cause rather than the machinery."""
+def _folder(config_dir: Path) -> Path:
+    """The user's folder of configuration groups, in full."""
+    if not config_dir.is_dir():
+        raise ConfigError(f"--config-dir {config_dir}: expected a folder of configuration groups, got none; check the path")
+    return config_dir.resolve()
+
+
+def _quoted(text: str) -> str:
+    """Text as a value of Hydra's grammar, whatever characters it has."""
+    return "'" + text.replace("\\", "\\\\").replace("'", "\\'") + "'"
+
+
+def _key(node: DictConfig) -> str:
+    """Where a node is in the configuration."""
+    return node._get_full_key(None) or "configuration"
+
+
+def _explain(error: Exception, where: str = "") -> str:
+    """One line out of Hydra's several, about the cause rather than the machinery; ``where`` is the node that was built."""
     cause: BaseException = error
     while isinstance(cause, InstantiationException | ConfigCompositionException) and cause.__cause__ is not None:
         cause = cause.__cause__
+    if isinstance(cause, TypeError) and "expected" not in str(cause):  # not one of ours: say at least where it comes from
+        return f"{where}: expected values of the right kinds, got: {' '.join(str(cause).split())}; correct them"
+    if isinstance(cause, OverrideParseException):
+        why = " ".join(str(cause).split("See https://")[0].split())
+        return f"override {cause.override}: expected KEY=VALUE, got {why}; quote special characters, as in KEY='a,b'"
     key = getattr(cause, "full_key", None) or "a setting"
     if isinstance(cause, MissingMandatoryValue):
         return f"{key}: expected a value, got none; give {key}=VALUE"
     if isinstance(cause, ConfigKeyError | ConfigAttributeError):
-        known = ", ".join(str(name) for name in cause.parent_node or ())
+        known = ", ".join(str(name) for name in cause.parent_node or () if name not in ("hydra", "_target_"))
         return f"{key}: expected one of {known}, got an unknown key; check its spelling"
     lines = [line.strip() for line in str(cause).splitlines() if line.strip()]
     hidden = ("Config search path:", "provider=", "See https://", "full_key:", "object_type=", "set the environment")

@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 from omegaconf import DictConfig, OmegaConf
 
-from pulse_framework.cli.compose import ConfigError, build, load
+from pulse_framework.cli.compose import ConfigError, build_as, load
 from pulse_framework.cli.options import (
     Allow,
     ConfigDir,
@@ -25,6 +25,7 @@ from pulse_framework.cli.options import (
     split_overrides,
 )
 from pulse_framework.images import read_image, write_png
+from pulse_framework.interfaces import Degradation as DegradationInterface
 from pulse_framework.runtime import Rejected, take_in
 from pulse_framework.search import stream
 
@@ -93,19 +94,19 @@ def degrade_files(
     """
     sources, rejected = take_in(inputs)
     written: list[Path] = []
-    taken = [source.name for source in sources if (output / f"{source.name}.png").exists()]
-    if taken and not overwrite:
-        raise ConfigError(f"output {output}: expected no {taken[0]}.png, got one; choose another folder or add --overwrite")
     same = [source.path for source in sources if (output / f"{source.name}.png").resolve() == source.path.resolve()]
     if same:
         raise ConfigError(f"output {output}: expected a folder that is not the input's, got {same[0]}; choose another folder")
+    taken = [source.name for source in sources if (output / f"{source.name}.png").exists()]
+    if taken and not overwrite:
+        raise ConfigError(f"output {output}: expected no {taken[0]}.png, got one; choose another folder or add --overwrite")
     node = config.degradation.copy()
     if side is None and OmegaConf.is_missing(node, "factor"):
         raise ConfigError("degradation.factor: expected a value, got none; give --factor N")
     for source in sources:
         if side is not None:
             node.factor = str(Fraction(source.shape[0], side))
-        operator = build(node, allow)
+        operator = build_as(DegradationInterface, node, allow)
         try:
             image = read_image(source.path)[None]
             operator.measurement_shape(tuple(image.shape[1:]))

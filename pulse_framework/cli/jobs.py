@@ -124,21 +124,27 @@ def run(
         config.output = folder
         try:
             _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+            statuses.append(0)
         except typer.Exit as over:
+            if over.exit_code == 130:
+                raise KeyboardInterrupt from over
             statuses.append(over.exit_code)
 
     with planning():
         sweep(job, overrides or [], config_dir)
-    if not statuses:
-        raise typer.Exit(2)
-    raise typer.Exit(max(statuses))
+    if max(statuses):
+        raise typer.Exit(max(statuses))
 
 
 def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict: bool, quiet: bool) -> None:
     """Run the job, print what was written, and end with the right status."""
     with planning():
         job = prepare(config, allow=allow, overwrite=overwrite)
-    report = job(quiet=quiet)
+    try:
+        report = job(quiet=quiet)
+    except KeyboardInterrupt as interrupt:
+        say("pulse: interrupted; what was finished is on disk, and the same command goes on from there")
+        raise typer.Exit(130) from interrupt
     for path in report.written:
         sys.stdout.write(f"{path}\n")
     for item in report.errors:

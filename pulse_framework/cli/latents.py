@@ -9,7 +9,7 @@ import typer
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from pulse_framework.cli.compose import ConfigError, build, load
+from pulse_framework.cli.compose import ConfigError, build, build_as, load
 from pulse_framework.cli.options import Allow, ConfigDir, Device, Generator, Out, Overwrite, Seed, planning, split_overrides
 from pulse_framework.grid import grid
 from pulse_framework.images import write_png
@@ -71,7 +71,10 @@ def render(
             raise ConfigError(f"--between: expected two latents, got {len(read)}")
         chosen = generator or next(iter(named), None)
         name, made, prior, where = _built(chosen, overrides, device, config_dir, allow or [])
-        inputs = [{block: value[None].to(where, torch.float32) for block, value in latents.items()} for latents, _ in read]
+        double = any(value.dtype is torch.float64 for latents, _ in read for value in latents.values())
+        dtype = torch.float64 if double else torch.float32
+        made = made.to(dtype)
+        inputs = [{block: value[None].to(where, dtype) for block, value in latents.items()} for latents, _ in read]
         for path, latents in zip(paths, inputs, strict=True):
             try:
                 check_latents(made.blocks, latents)
@@ -103,7 +106,7 @@ def _built(
     """Name, generator, prior and device of a configuration."""
     config = load([f"trainer.device={device}", *([f"generator={generator}"] if generator else []), *overrides], config_dir)
     where = build(config.trainer, allow)().strategy.root_device
-    made, prior = build(config.generator, allow), build(config.prior, allow)
+    made, prior = build_as(GeneratorInterface, config.generator, allow), build_as(LatentPrior, config.prior, allow)
     return config.choices.generator, made.to(where), prior, where
 
 

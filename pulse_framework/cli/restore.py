@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from pulse_framework.cli.compose import ConfigError, build, plain
+from pulse_framework.cli.compose import ConfigError, build, build_as, plain
 from pulse_framework.images import factor_between
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime import (
@@ -86,9 +86,9 @@ class Job:
         """
         if self.left and self.generator is not None:
             self.data.choose(self.left, self.generator.image_shape[0])
-            callbacks = [self.writer, Tracker(self.settings, self.writer)]
+            callbacks = [self.writer, *([Tracker(self.settings, self.writer, self.logger)] if self.logger else [])]
             callbacks += [] if quiet else [ProgressBar(len(self.left))]
-            trainer = self.make_trainer(callbacks=callbacks, logger=self.logger)
+            trainer = self.make_trainer(callbacks=callbacks)
             predict(trainer, SearchModule(self.generator, self.operators, self.plan), self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
 
@@ -105,8 +105,8 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         ConfigError: The configuration cannot be built.
         ValueError: The output folder cannot be used.
     """
-    plan = _built(config.search, Plan, allow)
-    data = _built(config.data, MeasurementData, allow)
+    plan = build_as(Plan, config.search, allow)
+    data = build_as(MeasurementData, config.data, allow)
     if not data.sources and not data.rejected:
         raise ConfigError("inputs: expected image files or folders, got none; name at least one")
     make_trainer = build(config.trainer, allow)
@@ -114,10 +114,12 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
     rejected, generator = list(data.rejected), None
     operators: dict[tuple[int, int], Degradation] = {}
     if data.sources:
-        generator = _built(config.generator, Generator, allow)
+        generator = build_as(Generator, config.generator, allow)
         operators, misfits = _operators(config, data.sources, generator, allow)
         rejected += misfits
         plan.check(generator)
+        for operator in operators.values():
+            plan.engine(generator, operator)
     settings = plain(config)
     folder = OutputFolder(
         Path(str(settings["output"])),
@@ -159,7 +161,7 @@ def operator_for(
                 "low-resolution version with `pulse degrade --factor N` first"
             )
         node.factor = str(factor_between((full_height, full_width), shape))
-    operator = _built(node, Degradation, allow)
+    operator = build_as(Degradation, node, allow)
     made = operator.measurement_shape(image_shape)[-2:]
     if made != (height, width):
         raise ValueError(
@@ -184,14 +186,6 @@ def _operators(
             misfits[shape] = str(error)
     rejected = [Rejected(item.path, f"{item.path}: {misfits[item.shape]}") for item in sources if item.shape in misfits]
     return operators, rejected
-
-
-def _built(node: DictConfig, wanted: type, allow: Sequence[str]) -> Any:  # noqa: ANN401
-    """Build a node and check what it is."""
-    made = build(node, allow)
-    if not isinstance(made, wanted):
-        raise ConfigError(f"{node.get('_target_')}: expected it to make a {wanted.__name__}, got {type(made).__name__}")
-    return made
 
 
 def _relevant(settings: dict[str, Any]) -> dict[str, Any]:

@@ -90,7 +90,8 @@ class ProgressBar(SearchObserver):
             TimeElapsedColumn(),
             TimeRemainingColumn(),
         )
-        self.bar = Bar(*columns, console=Console(stderr=True), transient=True)
+        console = Console(stderr=True)
+        self.bar = Bar(*columns, console=console, transient=True, disable=not console.is_terminal)
         self.task = self.bar.add_task("search", total=total, steps=0, db="")
 
     def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
@@ -109,8 +110,12 @@ class ProgressBar(SearchObserver):
         """Show steps and consistency."""
         self.bar.update(self.task, steps=progress.evaluations, db=f"{progress.psnr_db:.1f} dB")
 
-    def teardown(self, trainer: pl.Trainer, module: pl.LightningModule, stage: str) -> None:
-        """Hide the bar, whatever happened."""
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Hide the bar."""
+        self.bar.stop()
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Hide the bar."""
         self.bar.stop()
 
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, Dataset
 from pulse_framework.images import ReadError, read_image
 from pulse_framework.runtime.intake import Source, take_in
 
-__all__ = ["MeasurementData"]
+__all__ = ["MeasurementData", "as_channels"]
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R BT.601), for generators of grey images."""
@@ -32,7 +32,7 @@ class _Queues(Dataset[dict[str, Any]]):
         errors: dict[int, str] = {}
         for source in self.queues[position]:
             try:
-                read[source.index] = _as_channels(read_image(source.path), self.channels)
+                read[source.index] = as_channels(read_image(source.path), self.channels)
             except ReadError as error:
                 errors[source.index] = str(error)
         measurements = torch.stack(list(read.values())) if read else torch.empty(0)
@@ -73,6 +73,8 @@ class MeasurementData(pl.LightningDataModule):
         return DataLoader(_Queues(queues, self.channels), batch_size=None, num_workers=self.workers)
 
 
-def _as_channels(image: Tensor, channels: int) -> Tensor:
-    """RGB as it is, or as one grey channel."""
-    return (image * image.new_tensor(LUMA)[:, None, None]).sum(0, keepdim=True) if channels == 1 else image
+def as_channels(image: Tensor, channels: int) -> Tensor:
+    """RGB as one grey channel, or grey repeated, where the generator's images have so many channels; else as it is."""
+    if channels == 1 and len(image) == 3:
+        return (image * image.new_tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
+    return image.expand(channels, -1, -1) if len(image) == 1 else image

@@ -14,6 +14,9 @@ __all__ = ["SUFFIXES", "Rejected", "Source", "find_images", "take_in"]
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
 """What ``find_images`` takes for a picture inside a folder, in any case."""
 
+RECORDS = "results.jsonl"
+"""What a run records its results in: a folder below an input folder that has one is the output of a run."""
+
 RESERVED = ("grid",)
 """Names of pictures that a run writes of its own."""
 
@@ -68,7 +71,7 @@ def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]
     shapes: dict[Path, tuple[int, int]] = {}
     for path in found.values():
         try:
-            shapes[path] = peek(path)
+            shapes[path] = _shape(path)
         except ReadError as error:
             rejected.append(Rejected(path, str(error)))
     paths = list(shapes)
@@ -81,7 +84,8 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
 
     Args:
         paths: Whatever is not a folder is kept as it is, in its place. A folder stands for the files below it that have one of
-            ``SUFFIXES``, sorted; hidden files and folders in it are skipped, links to folders not followed.
+            ``SUFFIXES``, sorted; hidden files and folders and the output folders of runs in it are skipped, links to folders
+            not followed.
 
     Raises:
         ReadError: A folder has no pictures, or cannot be listed.
@@ -92,6 +96,17 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return found
 
 
+def _shape(path: Path) -> tuple[int, int]:
+    """(height, width) of a picture that has a shape to restore."""
+    height, width = peek(path)
+    if min(height, width) < 2:
+        raise ReadError(
+            f"{path}: expected a picture of at least 2 x 2 pixels, got {height} x {width} (height x width), which says too little"
+            " of what it shows; give a larger one"
+        )
+    return height, width
+
+
 def _inside(folder: Path) -> list[Path]:
     """Pictures below a folder, sorted."""
 
@@ -100,7 +115,7 @@ def _inside(folder: Path) -> list[Path]:
 
     found: list[Path] = []
     for root, folders, files in os.walk(folder, onerror=refuse):
-        folders[:] = [name for name in folders if not name.startswith(".")]
+        folders[:] = [name for name in folders if not name.startswith(".") and not Path(root, name, RECORDS).exists()]
         found += [Path(root, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
     if not found:
         raise ReadError(f"{folder}: expected pictures ({', '.join(SUFFIXES)}) in the folder, got none; check the path")

@@ -101,14 +101,27 @@ class OutputFolder:
             ValueError: Results of other settings or inputs are in the way, and may not be replaced.
         """
         sources = list(sources)
-        left = sources if self.overwrite else [source for source in sources if not self._done(source)]
-        taken = [stem for source in left for stem in self.stems(source) if (self.folder / f"{stem}.png").exists()]
+        written = self._written()
+        for source in sources:
+            if source.path.resolve() in {(self.folder / f"{stem}.png").resolve() for stem in self.stems(source)}:
+                raise ValueError(
+                    f"output {self.folder}: expected a folder that is not the input's, got {source.path}; choose another"
+                )
+        left = sources if self.overwrite else [source for source in sources if not self._done(source, written)]
+        names = {
+            source: set(self.stems(source)) | {Path(name).stem for name in written.get(str(source.path), ())} for source in left
+        }
+        taken = [stem for source in left for stem in sorted(names[source]) if not self._may_replace(source, stem)]
         if taken and not self.overwrite:
             raise ValueError(
                 f"output {self.folder}: expected no results of other settings or inputs, got {taken[0]}.png and "
                 f"{len(taken) - 1} more; choose another folder or add --overwrite"
             )
-        self._strike({str(source.path) for source in left})
+        stale = {stem for source in left for stem in names[source] - set(self.stems(source))}
+        self._strike({str(source.path) for source in left}, {f"{stem}.png" for stems in names.values() for stem in stems})
+        for stem in stale:
+            (self.folder / f"{stem}.png").unlink(missing_ok=True)
+            (self.folder / f"{stem}.safetensors").unlink(missing_ok=True)
         return left
 
     def write_answer(self, finished: Finished) -> list[Path]:
@@ -169,26 +182,45 @@ class OutputFolder:
             file.flush()
             os.fsync(file.fileno())
 
-    def _strike(self, inputs: set[str]) -> None:
-        """Drop the lines of some inputs, and a last line that was cut short."""
-        if not self.results.exists():
-            return
-        kept = []
-        for line in self.results.read_text().splitlines():
+    def _lines(self) -> list[dict[str, Any]]:
+        """What ``results.jsonl`` holds, but for lines that were cut short."""
+        lines = []
+        for text in self.results.read_bytes().splitlines() if self.results.exists() else ():
             try:
-                if json.loads(line)["input"] not in inputs:
-                    kept.append(line + "\n")
-            except (json.JSONDecodeError, KeyError, TypeError):
+                line = json.loads(text)
+                lines += [line] if isinstance(line, dict) and "input" in line else []
+            except ValueError:
                 continue
-        write_atomic(self.results, "".join(kept).encode())
+        return lines
 
-    def _done(self, source: Source) -> bool:
-        """Whether every sample is there, made of these bytes with these settings."""
-        wanted = self.fingerprint(source)
+    def _written(self) -> dict[str, set[str]]:
+        """Names of the pictures recorded of each input."""
+        written: dict[str, set[str]] = {}
+        for line in self._lines():
+            written.setdefault(line["input"], set()).update([line["output"]] if line.get("output") else [])
+        return written
+
+    def _strike(self, inputs: set[str], outputs: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+        """Drop the lines of some inputs and pictures, and lines that were cut short."""
+        if self.results.exists():
+            kept = [line for line in self._lines() if line["input"] not in inputs and line.get("output") not in outputs]
+            write_atomic(self.results, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
+
+    def _done(self, source: Source, written: Mapping[str, set[str]]) -> bool:
+        """Whether every sample is there and recorded, made of these bytes with these settings."""
+        wanted, recorded = self.fingerprint(source), set().union(*written.values())
         return bool(wanted) and all(
-            (self.folder / f"{stem}.png").exists() and _recorded(self.folder / f"{stem}.safetensors") == wanted
+            f"{stem}.png" in recorded
+            and (self.folder / f"{stem}.png").exists()
+            and _recorded(self.folder / f"{stem}.safetensors") == wanted
             for stem in self.stems(source)
         )
+
+    def _may_replace(self, source: Source, stem: str) -> bool:
+        """Whether there is no such picture, or it is part of an answer to this very search that was cut short."""
+        wanted = self.fingerprint(source)
+        there = (self.folder / f"{stem}.png").exists()
+        return not there or (bool(wanted) and _recorded(self.folder / f"{stem}.safetensors") == wanted)
 
 
 def _recorded(path: Path) -> str | None:

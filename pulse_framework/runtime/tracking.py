@@ -5,13 +5,18 @@ Names: ``answer/psnr_db``, ``answer/objective`` and ``answer/steps`` of each ans
 step. A search that stopped early keeps its last value in the curves.
 """
 
-from collections.abc import Mapping
+import shlex
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
 import torch
 from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers.logger import DummyLogger
+from pytorch_lightning.utilities import rank_zero_only
 from torch import Tensor
 
 from pulse_framework.runtime.callbacks import ResultWriter
@@ -32,39 +37,46 @@ def tensorboard_logger(folder: str) -> TensorBoardLogger:
 
 
 def wandb_logger(folder: str, project: str = "pulse", offline: bool | None = None) -> WandbLogger:
-    """A Weights & Biases run; offline when there is no key, unless told otherwise.
+    """A Weights & Biases run in ``FOLDER/wandb``; offline when there is no key, unless told otherwise.
 
     Args:
         folder: Where W&B keeps its files.
         project: Name of the project.
-        offline: None: offline exactly when there is no API key.
+        offline: None: offline exactly when there is no API key (or when the variable ``WANDB_MODE`` says so).
     """
     import wandb
 
     if offline is None:
-        offline = not wandb.login(prompt=False)
+        offline = not wandb.login(prompt=False, verify=False)
     Path(folder).mkdir(parents=True, exist_ok=True)
-    return WandbLogger(project=project, save_dir=folder, offline=offline, log_model=False)
+    settings = wandb.Settings(silent=True, console="off")
+    # Its own argument ``offline`` would set a variable of the environment, which W&B has read by now.
+    mode: dict[str, Any] = {"mode": "offline"} if offline else {}
+    logger = WandbLogger(project=project, save_dir=folder, log_model=False, settings=settings, **mode)
+    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, set or not
+    return logger
 
 
 class Tracker(SearchObserver):
-    """Logs a run to the trainer's loggers.
+    """Logs a run. A logger that fails is reported once and left alone from then on: it must not cost the results.
 
     Args:
         settings: The resolved configuration, logged as hyper-parameters.
         writer: Has the rows of the grid.
+        logger: Any Lightning logger.
     """
 
     COLUMNS = ("input", "sample", "status", "mse", "psnr_db", "steps", "seconds")
 
-    def __init__(self, settings: Mapping[str, Any], writer: ResultWriter) -> None:
-        self.settings, self.writer = dict(settings), writer
+    def __init__(self, settings: Mapping[str, Any], writer: ResultWriter, logger: Logger) -> None:
+        self.settings, self.writer, self.logger = dict(settings), writer, logger
         self.table: list[list[Any]] = []
         self.traces: list[Tensor] = []
+        self.failed = False
 
     def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log the settings."""
-        for logger in trainer.loggers:
+        with self._guarded() as logger:
             logger.log_hyperparams(self.settings)
             if isinstance(logger, WandbLogger):
                 logger.experiment.define_metric("curve/*", step_metric="curve/step")
@@ -80,14 +92,13 @@ class Tracker(SearchObserver):
             return
         self.traces.append(best.trace.double().nan_to_num(nan=torch.inf).cummin(0).values)
         metrics = {"psnr_db": best.psnr_db, "objective": best.objective, "steps": best.steps}
-        for logger in module.trainer.loggers:
+        with self._guarded() as logger:
             _log(logger, "answer", "images", len(self.traces), metrics)
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Log curves, table and grid."""
-        curves = self.curves()
-        for logger in trainer.loggers:
-            for step, metrics in enumerate(curves):
+        with self._guarded() as logger:
+            for step, metrics in enumerate(self.curves()):
                 _log(logger, "curve", "step", step, metrics)
             if self.writer.rows and isinstance(logger, TensorBoardLogger):
                 logger.experiment.add_image("grid", self.writer.grid(), 0)
@@ -95,8 +106,33 @@ class Tracker(SearchObserver):
                 logger.log_table("results", columns=list(self.COLUMNS), data=self.table)
                 if self.writer.rows:
                     logger.log_image("grid", [self.writer.grid()])
-                logger.experiment.finish()
-            logger.finalize("success")
+            self._close(logger, "success")
+
+    def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
+        """Close the logger of a run that was stopped."""
+        with self._guarded() as logger:
+            self._close(logger, "aborted")
+
+    @staticmethod
+    @rank_zero_only
+    def _close(logger: Logger, status: str) -> None:
+        logger.finalize(status)
+        if isinstance(logger, WandbLogger):
+            run = logger.experiment
+            offline, folder = run.offline, Path(run.dir).parent
+            run.finish(exit_code=0 if status == "success" else 1)
+            if offline:
+                sys.stderr.write(f"pulse: to upload the offline run: wandb sync {shlex.quote(str(folder))}\n")
+
+    @contextmanager
+    def _guarded(self) -> Iterator[Any]:
+        """The logger; once it has failed, one that logs nothing."""
+        try:
+            yield DummyLogger() if self.failed else self.logger
+        except Exception as error:  # noqa: BLE001 - whatever a logger raises
+            self.failed = True
+            why = " ".join(f"{type(error).__name__}: {error}".split())
+            sys.stderr.write(f"pulse: {type(self.logger).__name__} failed and is left out from here on ({why})\n")
 
     def curves(self) -> list[dict[str, float]]:
         """Best objective and consistency so far at each step, over all images."""

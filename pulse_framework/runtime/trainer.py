@@ -7,7 +7,6 @@ from typing import Literal
 
 import pytorch_lightning as pl
 import torch
-from pytorch_lightning.loggers import Logger
 
 __all__ = ["make_trainer", "predict"]
 
@@ -21,7 +20,6 @@ def make_trainer(
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
     *,
     callbacks: Sequence[pl.Callback] = (),
-    logger: Logger | None = None,
 ) -> pl.Trainer:
     """A trainer for ``predict`` with gradients, which writes nothing of its own.
 
@@ -29,8 +27,7 @@ def make_trainer(
         device: ``auto`` picks CUDA, then MPS, then the CPU.
         devices: How many of them.
         precision: Of the generator; latents, A and the objective stay in float32 (float64 under ``64-true``).
-        callbacks: Observers.
-        logger: Where metrics go, if anywhere.
+        callbacks: Observers; loggers are the business of one of them, ``Tracker``.
 
     Raises:
         ValueError: The device is not there, or lacks the precision.
@@ -55,7 +52,7 @@ def make_trainer(
             devices=devices,
             precision=precision,
             callbacks=list(callbacks),
-            logger=logger or False,
+            logger=False,
             inference_mode=False,
             use_distributed_sampler=False,
             enable_checkpointing=False,
