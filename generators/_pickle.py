@@ -171,7 +171,7 @@ class _Machine:
             raise ValueError("expected as many values as keys, got one key more: the file is damaged; fetch it again")
         target.update(zip(map(_key, items[::2]), items[1::2], strict=True))
 
-    def named(self, module: str, name: str) -> None:
+    def named(self, module: Value, name: Value) -> None:
         _of_type(module, str), _of_type(name, str)
         if (module, name) not in self.allowed:
             raise ValueError(
