@@ -15,7 +15,7 @@ from collections.abc import Callable
 import torch
 from jaxtyping import Float
 from torch import Tensor
-from torch.nn import functional as F
+from torch.nn import functional
 
 __all__ = ["chart", "fit_gaussian"]
 
@@ -25,7 +25,7 @@ _SLOPE = 0.2
 
 def chart(v: Float[Tensor, "*axes D"], mean: Float[Tensor, " D"], std: Float[Tensor, " D"]) -> Float[Tensor, "*axes D"]:
     """The w of a v."""
-    return F.leaky_relu(v * std + mean, _SLOPE)
+    return functional.leaky_relu(v * std + mean, _SLOPE)
 
 
 @torch.no_grad()
@@ -52,7 +52,7 @@ def fit_gaussian(
     shift = total = square = torch.zeros((), dtype=torch.float64)
     for first in range(0, samples, _CHUNK):
         z = torch.randn(min(_CHUNK, samples - first), z_dim, generator=rng)
-        p = F.leaky_relu(mapping(z), 1 / _SLOPE).double()
+        p = functional.leaky_relu(mapping(z), 1 / _SLOPE).double()
         shift = p.mean(0) if first == 0 else shift
         total = total + (p - shift).sum(0)
         square = square + (p - shift).square().sum(0)

@@ -1,6 +1,7 @@
 """The search: engine, phases, objective, optimisers, schedules, results."""
 
 from pulse_framework.search.engine import Engine, Progress
+from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
@@ -17,6 +18,7 @@ __all__ = [
     "Constant",
     "Engine",
     "Evaluation",
+    "Geocross",
     "L1Consistency",
     "L2Consistency",
     "Linear1Cycle",

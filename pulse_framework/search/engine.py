@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents, space
-from pulse_framework.search.phases import Phase, Search, psnr_db
+from pulse_framework.search.phases import Phase, Search, psnr_db, start_at
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import Rows, RowStepper
 from pulse_framework.search.streams import draw, nearest_draw, stream
@@ -84,12 +84,7 @@ class Engine:
         poll_every: int | None = None,
         observe: Callable[[Progress], None] | None = None,
     ) -> None:
-        for name, value in (
-            ("draws", draws),
-            ("slots", slots),
-            ("lane", lane),
-            ("poll_every", poll_every),
-        ):
+        for name, value in (("draws", draws), ("slots", slots), ("lane", lane), ("poll_every", poll_every)):
             if value is not None and value < 1:
                 raise ValueError(f"engine {name}: expected at least 1, got {value}")
         self.generator, self.degradation, self.phases = generator, degradation, tuple(phases)
@@ -124,7 +119,7 @@ class Engine:
             yield result
 
     def _begin(self, search: Search) -> _Job:
-        """Check the measurement and draw the start."""
+        """Check the measurement; draw the start, or take the one given."""
         shape = tuple(search.measurement.shape)
         if shape != self.measurement_shape:
             raise ValueError(
@@ -133,17 +128,23 @@ class Engine:
             )
         rng = stream(search.seed, search.key, search.restart)
         search = replace(search, measurement=search.measurement.detach().clone())
+        draws = self.draws if search.start is None else 1
         with torch.no_grad():
-            start = nearest_draw(self.generator, self.degradation, self.priors[0], rng, search.measurement, self.draws)
+            start: Latents = nearest_draw(self.generator, self.degradation, self.priors[0], rng, search.measurement, draws)
+            if search.start is not None:
+                start = self._enter(0, start_at(self.generator, self.spaces[0], search.start, start))
         return _Job(search, start)
 
     def _lift(self, index: int, job: _Job, result: SearchResult) -> _Job:
         """Start phase ``index`` at the best iterate of the one before."""
         latents = {name: value[None] for name, value in result.latents.items()}
         with torch.no_grad():
-            lifted = {name: self.generator.lift(latents, name) for name in self.spaces[index]}
-            lifted |= {name: prior.manifold.project(lifted[name]) for name, prior in self.priors[index].items()}
-        return replace(job, latents=lifted)
+            return replace(job, latents=self._enter(index, latents))
+
+    def _enter(self, index: int, latents: Latents) -> Latents:
+        """The input lifted to the blocks of phase ``index``, those that move put on their manifolds."""
+        lifted = {name: self.generator.lift(latents, name) for name in self.spaces[index]}
+        return lifted | {name: prior.manifold.project(lifted[name]) for name, prior in self.priors[index].items()}
 
     def _run_phase(self, index: int, jobs: Iterator[_Job]) -> Iterator[tuple[_Job, SearchResult]]:
         """The slot loop: fill, step, look, release. Row i is that of ``held[i]``; rows past those are idle."""

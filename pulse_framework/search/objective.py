@@ -1,7 +1,7 @@
 """What a search minimises: a weighted sum of named terms, one number per item."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +12,10 @@ from pulse_framework.interfaces import LatentPrior
 from pulse_framework.latents import Latents
 
 __all__ = ["Evaluation", "L1Consistency", "L2Consistency", "Objective", "PriorEnergy", "Term"]
+
+
+def _no_lift(name: str) -> Tensor:
+    raise ValueError(f"Evaluation: expected a way to express the latents as {name!r}, got none; give it `lift`")
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Evaluation:
         degraded: A(image), shape (N, *measurement).
         measurement: y, of the same shape.
         mse: Mean square of A(x) - y of each item, shape (N,), with its gradient.
+        lift: The latents expressed as the block of the given name, with their gradient.
     """
 
     latents: Latents
@@ -33,6 +38,7 @@ class Evaluation:
     degraded: Tensor
     measurement: Tensor
     mse: Tensor
+    lift: Callable[[str], Tensor] = _no_lift
 
 
 @dataclass(frozen=True, kw_only=True)

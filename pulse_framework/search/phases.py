@@ -1,19 +1,19 @@
 """A search as data: phases, stop rules, and the measurements to be searched for."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from pulse_framework.interfaces import Generator, LatentPrior
-from pulse_framework.latents import space
+from pulse_framework.latents import Latents, check_latents, space
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.schedules import Constant, Schedule
 
-__all__ = ["Phase", "Search", "StopRule", "mse_from_db", "psnr_db", "searched_blocks"]
+__all__ = ["Phase", "Search", "StopRule", "mse_from_db", "psnr_db", "searched_blocks", "start_at"]
 
 
 def psnr_db(mse: float) -> float:
@@ -123,6 +123,8 @@ class Search:
         restart: Which start this is, from 0.
         seed: Seed of the run; 0 is a seed.
         index: Tells apart images of one key; the result does not depend on it.
+        start: Blocks to begin at, without N (those of an earlier result, or of a file), each lifted to the blocks of the first
+            phase; what they leave open is drawn. None draws everything.
     """
 
     key: str
@@ -130,9 +132,36 @@ class Search:
     restart: int = 0
     seed: int = 0
     index: int = 0
+    start: Latents | None = None
 
     def __post_init__(self) -> None:
         if not self.measurement.dtype.is_floating_point:
             raise TypeError(f"measurement of {self.key!r}: expected floats in [0, 1], got {self.measurement.dtype}")
         if not bool(torch.isfinite(self.measurement).all()):
             raise ValueError(f"measurement of {self.key!r}: expected finite numbers, got NaN or infinity; repair the image")
+
+
+def start_at(generator: Generator, names: Iterable[str], start: Latents, drawn: Latents) -> dict[str, Tensor]:
+    """A full input that begins at ``start`` and can be lifted to the blocks ``names``.
+
+    Args:
+        generator: Declares the blocks.
+        names: The blocks of the first phase.
+        start: Blocks without N; at most one of each slot.
+        drawn: A full input of N = 1; it fills the slots that ``start`` leaves open, and gives device and dtype.
+
+    Raises:
+        ValueError: A block is unknown, doubled, of the wrong shape or not finite, or its slot is not among those of ``names``.
+    """
+    slots = {block.name: block.slot for block in generator.blocks}
+    space(generator.blocks, start)
+    like = next(iter(drawn.values()))
+    given = {name: value.detach()[None].to(like) for name, value in start.items()}
+    if wild := [name for name, value in given.items() if not bool(value.isfinite().all())]:
+        raise ValueError(f"search start: expected finite numbers, got NaN or infinity in {wild}")
+    taken = {slots[name] for name in given}
+    if lost := sorted(name for name in given if slots[name] not in {slots[other] for other in names}):
+        raise ValueError(f"search start: expected blocks that the first phase has, got {lost} besides {sorted(names)}")
+    full = {name: value for name, value in drawn.items() if slots[name] not in taken} | given
+    check_latents(generator.blocks, full)
+    return full

@@ -105,7 +105,12 @@ class RowStepper:
         with torch.autocast(measurement.device.type, enabled=False):
             degraded = self.degradation(image)
             mse = (degraded - measurement).square().flatten(1).mean(1)
-        return Evaluation(latents, self.priors, image, degraded, measurement, mse)
+
+        def lift(name: str) -> Tensor:
+            with torch.autocast(measurement.device.type, enabled=False):
+                return self.generator.lift(latents, name)
+
+        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift)
 
     def _keep(self, rows: Rows, latents: Latents, at: Evaluation, objective: Tensor) -> Tensor:
         """Record the iterate, remember it where it is better, and note which rule, if any, ends the search here."""
