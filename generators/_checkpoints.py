@@ -18,6 +18,7 @@ are skipped undecoded. A StyleGAN2 gets SG2-ADA's names (`generators._layouts`) 
 
 import json
 import mmap
+import struct
 import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -63,11 +64,11 @@ def read_checkpoint(path: str | Path) -> Checkpoint:
     path = Path(path)
     try:
         return _read(path)
-    except ValueError as error:
-        raise ValueError(f"{path}: {' '.join(str(error).split())[:600]}") from error
-    except (RuntimeError, SafetensorError, zipfile.BadZipFile, NotImplementedError, EOFError) as error:
+    except (RuntimeError, SafetensorError, zipfile.BadZipFile, EOFError, UnicodeError, struct.error) as error:
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: expected a file of weights, got one that cannot be read ({why}); fetch it again") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {' '.join(str(error).split())[:600]}") from error
 
 
 def _read(path: Path) -> Checkpoint:
