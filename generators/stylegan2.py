@@ -1,0 +1,287 @@
+r"""StyleGAN2, from every kind of file that ``_checkpoints`` reads.
+
+.. math:: x = (G(w_1, \dots, w_L, n_0, \dots, n_{L-2}) + 1) / 2, \qquad w = \bar w + \psi (M(z, c) - \bar w), \quad z \sim N(0, I)
+          \qquad \text{or} \qquad w_l = \rho_{0.2}(\sigma v_l + \mu), \quad v_l \sim N(0, I)
+
+M is the mapping network, see ``_stylegan_ops``, c a class label if there are classes, and :math:`\psi` the truncation of the
+first rows (all of them by default); G is the synthesis, see ``_stylegan2_synthesis``; :math:`(\mu, \sigma)` is PULSE's Gaussian
+fit, see ``_gaussian_fit`` (Karras et al., CVPR 2020, arXiv:1912.04958, and NeurIPS 2020, arXiv:2006.06676; Menon et al., CVPR
+2020, arXiv:2003.03808).
+
+Weights: ``cards/faces-stylegan2-64.yaml``, made for this project; those that NVIDIA published are for non-commercial use.
+The network's native range is [-1, 1].
+
+Latent blocks:
+
+- ``label`` (K,), with classes alone: one-hot, not searched.
+- Slot ``style``: ``z`` (Z,); ``w`` (D,), one for all rows; ``w_plus`` (L, D); with a Gaussian fit ``v`` (D,) and ``v_plus``
+  (L, D), standard normal, the spaces that PULSE searches. Truncation acts on z alone. Where it spares some of the rows, z is
+  no one w, and there is no block ``w``.
+- ``noise_<k>`` (1, r, r), standard normal, with r = 4, 8, 8, 16, 16, ...: each in a slot of its own, if noise is random.
+- Optional: ``features_<r>`` (C, r, r) in the slot ``features`` and, in the architecture "skip", ``rgb_<r>`` (3, r, r), in the
+  native range, in the slot ``rgb``. They stand in for what block r computes; given both at one r, what comes before is not
+  computed. Normal for want of a closed form: begin from a ``lift``.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from generators import _gaussian_fit
+from generators._checkpoints import read_checkpoint
+from generators._stylegan2_architecture import Architecture, architecture_of, expected_tensors
+from generators._stylegan2_synthesis import At, Synthesis
+from generators._stylegan_ops import Mapping as MappingNetwork
+from generators._stylegan_ops import truncate
+from generators._tensors import check_tensors, read_tensors
+from pulse_framework.interfaces import Generator
+from pulse_framework.latents import LatentBlock, Latents, Normal, OneHot, PushForward
+
+__all__ = ["StyleGAN2", "fit_gaussian", "load"]
+
+Noise = Literal["random", "stored", "none"]
+
+
+class StyleGAN2(Generator):
+    """A StyleGAN2, frozen.
+
+    Args:
+        tensors: By their SG2-ADA names, as they are in the file. The mean w and the noise maps may be missing if unused.
+        architecture: Theirs.
+        fit: Mean and standard deviation of each entry before M's last activation; without them there are no blocks ``v``.
+        psi: Truncation of z; 1 is none, 0 the mean w.
+        cutoff: How many rows of w+ are truncated; None means all.
+        noise: ``"random"``: every noise map is a block; ``"stored"``: the maps in the file; ``"none"``: zeros.
+        zero_noise: Maps that are zero whatever ``noise`` says; a negative number counts from the end.
+        checkpoint: Whether a backward pass computes the inside of each resolution anew instead of keeping it: less memory, the
+            same images.
+
+    Raises:
+        ValueError: A tensor is missing, unexpected or of another shape, or a setting does not fit the architecture.
+    """
+
+    w_avg: Tensor | None
+    mean: Tensor | None
+    std: Tensor | None
+
+    def __init__(
+        self,
+        tensors: Mapping[str, Tensor],
+        architecture: Architecture,
+        fit: tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
+        *,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+        noise: Noise = "random",
+        zero_noise: Sequence[int] = (),
+        checkpoint: bool = False,
+    ) -> None:
+        super().__init__()
+        a, sides = architecture, architecture.noise_sides
+        _check(tensors, a, fit, psi, cutoff, noise, zero_noise)
+        tensors = {name: tensor.detach().float() for name, tensor in tensors.items()}
+        self.psi, self.cutoff, self.rows = psi, a.rows if cutoff is None or psi == 1 else cutoff, a.rows
+        own = {name.removeprefix("mapping."): tensor for name, tensor in tensors.items() if name.startswith("mapping.")}
+        self.mapping = MappingNetwork(own, a.mapping_lr_multiplier)
+        self.register_buffer("w_avg", own["w_avg"].clone() if "w_avg" in own else None)
+        self.synthesis = Synthesis(
+            {name: tensor for name, tensor in tensors.items() if name.startswith("synthesis.")}, a, checkpoint=checkpoint
+        )
+        mean, std = (None, None) if fit is None else (part.detach().float().clone() for part in fit)
+        self.register_buffer("mean", mean)
+        self.register_buffer("std", std)
+        present = sorted(set(range(len(sides))) - {k % len(sides) for k in zero_noise}) if noise != "none" else []
+        maps = [LatentBlock(f"noise_{k}", (1, sides[k], sides[k])) for k in present if noise == "random"]
+        for k in present if noise == "stored" else ():
+            name = f"synthesis.b{sides[k]}.conv{k % 2 ^ 1}.noise_const"
+            self.register_buffer(f"noise_{k}", tensors[name][None, None].clone())
+        inner = list(zip(a.sides, a.channels, strict=True))[:-1]
+        features = [LatentBlock(f"features_{r}", (c, r, r), slot="features", optional=True) for r, c in inner]
+        rgb = [LatentBlock(f"rgb_{r}", (a.image_channels, r, r), slot="rgb", optional=True) for r, _ in inner if a.kind == "skip"]
+        label = [LatentBlock("label", (a.c_dim,), OneHot(), searchable=False)] if a.c_dim else []
+        self.blocks = (*label, *self._styles(a), *maps, *features, *rgb)
+        self.image_shape = (a.image_channels, a.sides[-1], a.sides[-1])
+        self.eval().requires_grad_(False)
+
+    def synthesize(self, latents: Latents) -> Float[Tensor, "N C H W"]:
+        """Images of a style, the noise maps, and what stands in for features and image on the way."""
+        *_, (_, _, y) = self._states(latents)
+        assert y is not None
+        return ((y + 1) / 2).contiguous()
+
+    def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
+        """Any style as ``w_plus``; ``z`` or ``v`` as ``w``; ``v`` as ``v_plus``; a full input as features or image at r.
+
+        Features given at a smaller side can be lifted if no part of the image is made on the way to r but by an image given;
+        so can ``features_<r/2>`` with ``rgb_<r/2>``.
+        """
+        known = name in {block.name for block in self.blocks}
+        if name in latents:
+            return latents[name]
+        if name == "w_plus" and latents.keys() & {"z", "w", "v", "v_plus"}:
+            return self._w_plus(latents)
+        if known and name == "w" and latents.keys() & {"z", "v"}:
+            return self._w_plus(latents)[:, 0]
+        if name == "v_plus" and "v" in latents:
+            return self._repeated(latents["v"])
+        if known and name.startswith(("features_", "rgb_")):
+            return self._on_the_way(latents, *name.split("_"))
+        return super().lift(latents, name)
+
+    def _styles(self, a: Architecture) -> list[LatentBlock]:
+        one, each = (a.w_dim,), (a.rows, a.w_dim)
+        z = LatentBlock("z", (a.z_dim,), Normal(), "style")
+        w, w_plus = (LatentBlock(name, shape, PushForward("z"), "style") for name, shape in (("w", one), ("w_plus", each)))
+        v, v_plus = (LatentBlock(name, shape, Normal(), "style") for name, shape in (("v", one), ("v_plus", each)))
+        return [z, *([w] if self.cutoff == a.rows else []), w_plus, *([] if self.mean is None else [v, v_plus])]
+
+    def _w_plus(self, latents: Latents) -> Tensor:
+        """Whatever style is given, as w+."""
+        if "z" in latents:
+            if self.mapping.embed is not None and "label" not in latents:
+                raise ValueError(f"StyleGAN2: expected a label beside z, got {sorted(latents)}; add one")
+            w_plus = self._repeated(self.mapping(latents["z"], latents.get("label")))
+            return w_plus if self.w_avg is None or self.psi == 1 else truncate(w_plus, self.w_avg, self.psi, self.cutoff)
+        if "w_plus" in latents or "w" in latents:
+            return latents["w_plus"] if "w_plus" in latents else self._repeated(latents["w"])
+        assert self.mean is not None
+        assert self.std is not None
+        v_plus = latents["v_plus"] if "v_plus" in latents else self._repeated(latents["v"])
+        return _gaussian_fit.chart(v_plus, self.mean, self.std)
+
+    def _repeated(self, style: Tensor) -> Tensor:
+        return style[:, None].expand(-1, self.rows, -1)
+
+    def _states(self, latents: Latents) -> Iterator[tuple[int, Tensor, Tensor | None]]:
+        """Side, features and image (in the native range) of every block that an input makes the network compute."""
+        declared = {block.name for block in self.blocks}
+        names = [f"noise_{k}" for k in range(self.rows - 1)]
+        if missing := [name for name in names if name in declared and name not in latents]:
+            raise ValueError(f"StyleGAN2: expected every noise map, got {sorted(latents)}; add {missing}")
+        noise = [latents[name] if name in latents else getattr(self, name, None) for name in names]
+        features, rgb = _given(latents, "features"), _given(latents, "rgb")
+        states: Iterator[tuple[int, Tensor, Tensor | None]]
+        states = self.synthesis.states(self._w_plus(latents), noise, features, rgb)
+        return states
+
+    def _on_the_way(self, latents: Latents, kind: str, where: str) -> Tensor:
+        """What block r computes: features or image."""
+        side = int(where)
+        features, rgb = (0 if given is None else given[0] for given in (_given(latents, "features"), _given(latents, "rgb")))
+        lost = [r for r in self.synthesis.image_sides if 0 < features <= r < side and r > rgb] if kind == "features" else []
+        if lost or side < (features if kind == "features" else rgb):
+            raise ValueError(
+                f"StyleGAN2: expected an input whose image {kind}_{side} can keep, got {sorted(latents)}; lift it to"
+                f" rgb_{max(lost, default=side)} first"
+                if lost
+                else f"StyleGAN2: expected an input that computes {kind}_{side}, got {sorted(latents)}, which begin later"
+            )
+        x, y = next((x, y) for r, x, y in self._states(latents) if r == side)
+        value = x if kind == "features" else y
+        assert value is not None
+        return value.contiguous().expand(len(next(iter(latents.values()))), -1, -1, -1)
+
+
+def fit_gaussian(generator: StyleGAN2, samples: int = 100_000, seed: int = 0) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+    """PULSE's Gaussian fit of the untruncated mapping, labels equally likely; see ``_gaussian_fit.fit_gaussian``."""
+    rng = torch.Generator().manual_seed(seed + 1)
+
+    def mapping(z: Tensor) -> Tensor:
+        label = None
+        if generator.mapping.embed is not None:
+            label = OneHot().sample((len(z), generator.mapping.c_dim), rng)
+        w: Tensor = generator.mapping(z, label)
+        return w
+
+    return _gaussian_fit.fit_gaussian(mapping, generator.mapping.z_dim, samples, seed)
+
+
+def load(
+    path: str | Path,
+    gaussian_fit: str | Path | None = None,
+    *,
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    noise: Noise = "random",
+    zero_noise: Sequence[int] = (),
+    checkpoint: bool = False,
+    fit_samples: int = 10_000,
+) -> StyleGAN2:
+    """Read a StyleGAN2, its architecture from the file, on the CPU in float32.
+
+    Args:
+        path: A file of any format that ``_checkpoints`` lists: ``.pkl``, ``.pt``, ``.safetensors``.
+        gaussian_fit: A file of ``mean`` and ``std``, as PULSE's ``gaussian_fit.pt``.
+        psi: See ``StyleGAN2``.
+        cutoff: See ``StyleGAN2``.
+        noise: See ``StyleGAN2``.
+        zero_noise: See ``StyleGAN2``.
+        checkpoint: See ``StyleGAN2``.
+        fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping; 0 makes no fit.
+
+    Raises:
+        FileNotFoundError: There is no such file.
+        ValueError: A file cannot be read, or its tensors are not those of the StyleGAN2 that it says it is.
+    """
+    read = read_checkpoint(path)
+    if read.family != "stylegan2":
+        raise ValueError(f"{path}: expected a StyleGAN2, got {read.family or 'other tensors'}; use the generator of that family")
+    fit = None
+    if gaussian_fit is not None:
+        fitted = read_tensors(gaussian_fit)
+        size = read.tensors["synthesis.b4.conv1.affine.weight"].shape[1]
+        check_tensors(gaussian_fit, {name: torch.empty(size, device="meta") for name in ("mean", "std")}, fitted)
+        fit = fitted["mean"], fitted["std"]
+    try:
+        architecture = architecture_of(read.architecture)
+        if fit is None and fit_samples:
+            fit = fit_gaussian(StyleGAN2(read.tensors, architecture, noise="none"), fit_samples)
+        return StyleGAN2(
+            read.tensors,
+            architecture,
+            fit,
+            psi=psi,
+            cutoff=cutoff,
+            noise=noise,
+            zero_noise=zero_noise,
+            checkpoint=checkpoint,
+        )
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+def _check(
+    tensors: Mapping[str, Tensor],
+    architecture: Architecture,
+    fit: tuple[Tensor, Tensor] | None,
+    psi: float,
+    cutoff: int | None,
+    noise: Noise,
+    zero_noise: Sequence[int],
+) -> None:
+    """Refuse what does not go together, before anything is built."""
+    count, rows = len(architecture.noise_sides), architecture.rows
+    needless = {"mapping.w_avg"} if psi == 1 else set()
+    expected = expected_tensors(architecture)
+    needless |= {name for name in expected if name.endswith("noise_const")} if noise != "stored" else set()
+    check_tensors(
+        "StyleGAN2", {name: like for name, like in expected.items() if name in tensors or name not in needless}, tensors
+    )
+    if fit is not None and any(part.shape != (architecture.w_dim,) for part in fit):
+        raise ValueError(
+            f"StyleGAN2: expected a Gaussian fit of {architecture.w_dim} entries, got {[tuple(part.shape) for part in fit]};"
+            " use the fit of this network"
+        )
+    if cutoff is not None and not 0 <= cutoff <= rows:
+        raise ValueError(f"StyleGAN2 cutoff: expected 0 to {rows} rows, got {cutoff}; None truncates all")
+    if any(not -count <= k < count for k in zero_noise):
+        raise ValueError(f"StyleGAN2 zero_noise: expected maps from {-count} to {count - 1}, got {list(zero_noise)}")
+
+
+def _given(latents: Latents, kind: str) -> At | None:
+    """The side and value of the block of this kind, if the input has one."""
+    return next(((int(name.split("_")[1]), value) for name, value in latents.items() if name.startswith(f"{kind}_")), None)
