@@ -9,6 +9,7 @@ import importlib.metadata
 import importlib.resources
 import logging
 import os
+import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -43,13 +44,15 @@ def configs_folder() -> Path:
 def register_plugins() -> dict[str, str]:
     """Make every entry point a choice of its group; returns their targets, which are allowed to be called.
 
-    A plug-in cannot take a name that the project uses: files come first in Hydra's search path.
+    A plug-in cannot take a name that the project uses.
     """
     targets: dict[str, str] = {}
     for kind, group in GROUPS.items():
         for point in importlib.metadata.entry_points(group=f"pulse_framework.{kind}"):
             target = point.value.replace(":", ".")
             targets[f"{group}/{point.name}"] = target
+            if (configs_folder() / group / f"{point.name}.yaml").exists():
+                continue
             ConfigStore.instance().store(group=group, name=point.name, node={"_target_": target}, provider=point.value)
     return targets
 
@@ -93,7 +96,7 @@ def sweep(
         ConfigError: No output folder is named, or a point of the sweep cannot be composed.
     """
     if not any(text.lstrip("+").startswith("output=") for text in overrides):
-        raise ConfigError("output: expected a value, got none; give output=DIR")
+        raise ConfigError("output: expected a folder to write to, got none; give output=DIR")
 
     def task(config: DictConfig) -> None:
         hydra_config = HydraConfig.get()
@@ -233,8 +236,9 @@ def _explain(error: Exception, where: str = "") -> str:
     cause: BaseException = error
     while isinstance(cause, InstantiationException | ConfigCompositionException) and cause.__cause__ is not None:
         cause = cause.__cause__
-    if isinstance(cause, TypeError) and "expected" not in str(cause):  # not one of ours: say at least where it comes from
-        return f"{where}: expected values of the right kinds, got: {' '.join(str(cause).split())}; correct them"
+    if isinstance(cause, TypeError) and ": expected" not in str(cause):  # not one of ours: say at least where it comes from
+        inside, why = re.search(r"full_key: (\S+)", str(error)), " ".join(str(cause).split())
+        return f"{inside[1] if inside else where}: expected values of the right kinds, got: {why}; correct them"
     if isinstance(cause, OverrideParseException):
         why = " ".join(str(cause).split("See https://")[0].split())
         return f"override {cause.override}: expected KEY=VALUE, got {why}; quote special characters, as in KEY='a,b'"

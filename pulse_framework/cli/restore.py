@@ -105,6 +105,8 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         ConfigError: The configuration cannot be built.
         ValueError: The output folder cannot be used.
     """
+    if OmegaConf.is_missing(config, "output"):
+        raise ConfigError("output: expected a folder to write to, got none; give output=DIR")
     plan = build_as(Plan, config.search, allow)
     data = build_as(MeasurementData, config.data, allow)
     if not data.sources and not data.rejected:

@@ -1,0 +1,263 @@
+"""The runtime: a real ``Trainer.predict``, precision, sharding, writing and logging."""
+
+import csv
+import sys
+
+import pytest
+import pytorch_lightning as pl
+import torch
+from torch import nn
+
+from degradations.downscale import Downscale
+from generators.module import ModuleGenerator
+from pulse_framework.images import write_png
+from pulse_framework.priors import SpherePrior
+from pulse_framework.runtime import (
+    MeasurementData,
+    OutputFolder,
+    ProgressBar,
+    ResultWriter,
+    SearchModule,
+    SearchObserver,
+    Tracker,
+    csv_logger,
+    make_trainer,
+    outputs,
+    predict,
+    tensorboard_logger,
+    wandb_logger,
+    write_atomic,
+)
+from pulse_framework.search import Adam, L2Consistency, Objective, Status, single_phase
+
+COUNT = 3
+
+
+def generator():
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Unflatten(1, (8, 1, 1)), nn.ConvTranspose2d(8, 8, 4), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh()
+    )
+    return ModuleGenerator(network, (8,))
+
+
+def plan(**settings):
+    objective = Objective(terms={"consistency": L2Consistency(weight=100.0)})
+    return single_phase(prior=SpherePrior(), objective=objective, optimiser=Adam(rate=0.2), steps=6, **settings)
+
+
+@pytest.fixture
+def data(tmp_path):
+    (tmp_path / "in").mkdir()
+    z = torch.randn(COUNT, 8, generator=torch.Generator().manual_seed(1))
+    for index, image in enumerate(Downscale(2)(generator()({"z": z}))):
+        write_png(image, tmp_path / "in" / f"{index}.png")
+    return MeasurementData([tmp_path / "in"])
+
+
+class Heard(SearchObserver):
+    def __init__(self):
+        self.finished, self.progress, self.grad = [], [], []
+
+    def on_answer(self, module, finished):
+        self.finished.append(finished)
+        self.grad.append(torch.is_inference_mode_enabled())
+
+    def on_progress(self, module, progress):
+        self.progress.append(progress)
+
+
+def folder(path, **settings):
+    known = {"generator": "g", "degradation": "d", "samples": 1, "settings": {}}
+    return OutputFolder(path, **{**known, **settings})
+
+
+def search(data, *callbacks, precision="32-true", **settings):
+    module = SearchModule(generator(), {(4, 4): Downscale(2)}, plan(**settings))
+    predict(make_trainer("cpu", precision=precision, callbacks=callbacks), module, data)
+
+
+@pytest.mark.parametrize(
+    ("precision", "dtype"), [("32-true", torch.float32), ("64-true", torch.float64), ("bf16-mixed", torch.float32)]
+)
+def test_search_through_a_real_trainer(data, precision, dtype):
+    heard = Heard()
+    search(data, heard, precision=precision)
+    assert sorted(finished.source.name for finished in heard.finished) == ["0", "1", "2"]
+    assert heard.progress[-1].evaluations <= COUNT * 6
+    for finished in heard.finished:
+        (result,) = finished.answer.samples
+        assert (result.key, result.steps) == (finished.source.key, 6)
+        assert result.latents["z"].dtype == dtype
+        mse = (finished.degraded[0] - finished.measurement).square().mean().item()
+        assert result.mse == pytest.approx(mse, rel=1e-4)
+        image = generator().to(dtype)({"z": result.latents["z"][None]})[0]
+        assert float((image - result.image).abs().max()) < (0.05 if precision == "bf16-mixed" else 1e-5)
+        assert result.trace[-1, 0] < result.trace[0, 0]
+
+
+def test_inference_mode_is_refused(data):
+    trainer = pl.Trainer(
+        accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False
+    )
+    with pytest.raises(RuntimeError, match="inference_mode=False"):
+        predict(trainer, SearchModule(generator(), {(4, 4): Downscale(2)}, plan()), data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "cure"),
+    [
+        ({"device": "cpu", "precision": "16-mixed"}, "use bf16-mixed or 32-true"),
+        ({"device": "cpu", "precision": "8"}, "expected one of 32-true"),
+        ({"device": "tpu"}, "expected one of auto"),
+        ({"device": "cuda"}, "use device auto or cpu"),
+        ({"device": "mps"}, "use device auto or cpu"),
+    ],
+)
+def test_devices_and_precisions_that_are_not_there(settings, cure, monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(ValueError, match=cure):
+        make_trainer(**settings)
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 5])
+def test_processes_share_the_images_without_padding(data, world):
+    class Trainer:
+        def __init__(self, rank):
+            self.global_rank, self.world_size = rank, world
+
+    shares = []
+    for rank in range(world):
+        data.trainer = Trainer(rank)
+        shares.append([index for batch in data.predict_dataloader() for index in batch["indices"]])
+    assert sorted(index for share in shares for index in share) == list(range(COUNT))
+    assert max(map(len, shares)) - min(map(len, shares)) <= 1
+
+
+def test_queues_hold_one_shape_and_no_more_than_asked(tmp_path):
+    for index, side in enumerate((4, 5, 4, 4, 5)):
+        write_png(torch.rand(3, side, side), tmp_path / f"{index}.png")
+    batches = list(MeasurementData([tmp_path], queue=2).predict_dataloader())
+    assert [batch["indices"] for batch in batches] == [[0, 2], [3], [1, 4]]
+    assert [tuple(batch["measurements"].shape) for batch in batches] == [(2, 3, 4, 4), (1, 3, 4, 4), (2, 3, 5, 5)]
+
+
+def test_a_crash_while_writing_leaves_nothing_partial(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    write_atomic(path, b"old")
+
+    def crash(descriptor):
+        raise OSError("the disk is gone")
+
+    monkeypatch.setattr(outputs.os, "fsync", crash)
+    with pytest.raises(OSError, match="gone"):
+        write_atomic(path, b"new")
+    assert path.read_bytes() == b"old"
+    assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize("broken", ["write_png", "write_latents"])
+def test_no_line_is_written_before_its_files(data, tmp_path, monkeypatch, broken):
+    def crash(*arguments):
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr(outputs, broken, crash)
+    with pytest.raises(OSError, match="full"):
+        search(data, ResultWriter(folder(tmp_path / "out")))
+    assert not (tmp_path / "out" / "results.jsonl").exists()
+
+
+def test_a_failed_search_is_recorded_without_files(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("pulse_framework.search.result.SearchResult.status", Status.FAILED)
+    writer = ResultWriter(folder(tmp_path / "out"))
+    search(data, writer)
+    assert (writer.counts["failed"], writer.written) == (COUNT, [])
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.jsonl"}
+    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
+    assert len(lines) == COUNT
+    assert all('"status": "failed", "mse": null' in line for line in lines)
+
+
+def test_progress_counts_images_on_the_error_stream(data, capsys, monkeypatch):
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    bar = ProgressBar(COUNT)
+    search(data, bar)
+    assert (bar.bar.tasks[0].total, bar.bar.tasks[0].completed) == (COUNT, COUNT)
+    assert bar.bar.tasks[0].fields["steps"] > 0
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert "search" in captured.err
+
+
+def test_progress_is_silent_where_there_is_no_terminal(data, capsys, monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    search(data, ProgressBar(COUNT))
+    assert capsys.readouterr() == ("", "")
+
+
+def tracked(data, path, logger, **settings):
+    writer = ResultWriter(folder(path))
+    search(data, writer, Tracker({"search": {"steps": 6}}, writer, logger), **settings)
+    return writer
+
+
+def test_csv_logger(data, tmp_path):
+    writer = tracked(data, tmp_path / "out", csv_logger(str(tmp_path / "out")))
+    with (tmp_path / "out" / "csv" / "metrics.csv").open() as file:
+        rows = list(csv.DictReader(file))
+    answers = [float(row["answer/psnr_db"]) for row in rows if row["answer/psnr_db"]]
+    assert answers == pytest.approx(writer.best_db)
+    curve = [float(row["curve/psnr_db"]) for row in rows if row["curve/psnr_db"]]
+    assert len(curve) == 6
+    assert curve == sorted(curve)
+    assert curve[-1] == pytest.approx(sum(writer.best_db) / COUNT)
+    assert "steps: 6" in (tmp_path / "out" / "csv" / "hparams.yaml").read_text()
+
+
+def test_tensorboard_logger(data, tmp_path):
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    writer = tracked(data, tmp_path / "out", tensorboard_logger(str(tmp_path / "out")))
+    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"), size_guidance={"images": 0})
+    events.Reload()
+    assert {"answer/psnr_db", "curve/psnr_db", "curve/psnr_db_worst", "curve/objective"} <= set(events.Tags()["scalars"])
+    assert [event.value for event in events.Scalars("answer/psnr_db")] == pytest.approx(writer.best_db)
+    assert [event.step for event in events.Scalars("curve/objective")] == list(range(6))
+    (image,) = events.Images("grid")
+    assert (image.height, image.width) == tuple(writer.grid().shape[1:])
+
+
+def test_wandb_logger_without_key_and_network(data, tmp_path, capfd, monkeypatch):
+    for name in ("WANDB_MODE", "WANDB_API_KEY"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
+    tracked(data, tmp_path / "out", wandb_logger(str(tmp_path / "out")))
+    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
+    (store,) = run.glob("*.wandb")
+    content = store.read_bytes()
+    for key in (b"answer/psnr_db", b"curve/psnr_db_worst", b"curve/objective", b"search", b"results", b"grid"):
+        assert key in content
+    captured = capfd.readouterr()
+    assert captured.out == ""
+    assert captured.err == f"pulse: to upload the offline run: wandb sync {run}\n"
+
+
+def test_a_logger_that_fails_costs_no_results(data, tmp_path, capsys):
+    class Broken(type(csv_logger(str(tmp_path)))):
+        def log_metrics(self, metrics, step=None):
+            raise ConnectionError("no route\nto host")
+
+    writer = tracked(data, tmp_path / "out", Broken(str(tmp_path / "log")))
+    assert len(writer.written) == COUNT
+    err = capsys.readouterr().err
+    assert err == "pulse: Broken failed and is left out from here on (ConnectionError: no route to host)\n"
+
+
+def test_importing_the_loggers_does_not_import_wandb():
+    import subprocess
+
+    program = "import sys, pulse_framework.runtime; print('wandb' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout == "False\n"

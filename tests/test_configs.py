@@ -1,0 +1,230 @@
+"""Every configuration is composed and built, every experiment runs; targets are called only if they are allowed."""
+
+import copy
+import importlib.metadata
+import sys
+import types
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hydra.core.config_store import ConfigStore
+from omegaconf import OmegaConf
+from PIL import Image
+from safetensors.torch import save_file
+from torch import nn
+
+from generators.linear import LinearGenerator
+from pulse_framework.cli.compose import ConfigError, build, choices, configs_folder, load
+from pulse_framework.cli.restore import prepare
+from pulse_framework.interfaces import Degradation, Generator, LatentPrior
+from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Plan
+
+FILES = sorted(path.relative_to(configs_folder()) for path in configs_folder().glob("*/*.yaml"))
+EXPERIMENTS = choices("experiment")
+GOLDEN = Path(__file__).parent / "golden"
+
+
+class Decoder(nn.Module):
+    """The smallest decoder: 6 numbers to grey 8x8 images."""
+
+    def __init__(self, side: int = 8) -> None:
+        super().__init__()
+        self.layer, self.side = nn.Linear(6, side * side), side
+
+    def forward(self, z: torch.Tensor) -> torch.Tensor:
+        return torch.tanh(self.layer(z)).reshape(-1, 1, self.side, self.side)
+
+
+@pytest.fixture
+def picture(tmp_path):
+    path = tmp_path / "y.png"
+    Image.new("RGB", (8, 8), (90, 120, 150)).save(path)
+    return path
+
+
+@pytest.fixture
+def extra(tmp_path):
+    """What the configurations of users' own files need to be complete."""
+    rng = torch.Generator().manual_seed(0)
+    linear = LinearGenerator(0.1 * torch.randn(3, 16, 16, 4, generator=rng), torch.full((3, 16, 16), 0.5))
+    save_file(linear.state_dict(), tmp_path / "linear.safetensors")
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=r"`torch\.jit", category=DeprecationWarning)
+        torch.jit.save(torch.jit.trace(Decoder(), torch.zeros(2, 6)), tmp_path / "decoder.ts")
+    with np.load(GOLDEN / "stylegan1_pulse_32.npz") as file:
+        weights = {key.removeprefix("weights/"): torch.from_numpy(file[key]) for key in file if key.startswith("weights/")}
+    torch.save(weights, tmp_path / "synthesis.pt")
+    torch.save({"mean": torch.zeros(64), "std": torch.ones(64)}, tmp_path / "fit.pt")
+    return {
+        "generator/stylegan1": [
+            f"generator.synthesis='{tmp_path / 'synthesis.pt'}'",
+            f"generator.gaussian_fit='{tmp_path / 'fit.pt'}'",
+        ],
+        "generator/stylegan3": [f"generator.path='{GOLDEN / 'stylegan3_t.pkl'}'"],
+        "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
+        "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
+        "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
+        "degradation/bicubic": ["degradation.factor=8"],
+    }
+
+
+@pytest.fixture
+def allowed(monkeypatch):
+    """A module of the user's own, with the decoder."""
+    module = types.ModuleType("my_decoders")
+    module.Decoder = Decoder
+    monkeypatch.setattr(Decoder, "__module__", "my_decoders")
+    monkeypatch.setitem(sys.modules, "my_decoders", module)
+    return ["my_decoders"]
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_every_file_is_composed_and_built(file, picture, extra, allowed, tmp_path):
+    group, name = file.parent.name, file.stem
+    complete = extra.get(f"{group}/{name}", [])
+    config = load([f"{group}={name}", *complete, f"output='{tmp_path}'", f"data.inputs=['{picture}']"])
+    if group == "experiment":
+        assert isinstance(build(config.search), Plan)
+        return
+    if group == "logger" and name == "none":
+        assert not config.logger
+        return
+    made = build(config[group], allowed)
+    if group == "trainer":
+        here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+        if here.get(name, True):
+            made()
+        else:
+            with pytest.raises(ValueError, match="use device auto or cpu"):
+                made()
+    wanted = {"generator": Generator, "degradation": Degradation, "prior": LatentPrior, "search": Plan}
+    assert isinstance(made, wanted.get(group, object))
+
+
+def test_every_group_is_known():
+    groups = {"generator", "degradation", "prior", "objective", "search", "data", "trainer", "logger", "experiment"}
+    assert {file.parent.name for file in FILES} == groups
+
+
+@pytest.mark.parametrize("experiment", EXPERIMENTS)
+def test_every_experiment_runs_two_steps(experiment, picture, extra, tmp_path):
+    own = load([f"experiment={experiment}"]).choices.generator
+    generator = own if f"generator/{own}" in extra else "linear"
+    settings = [
+        f"experiment={experiment}",
+        f"generator={generator}",
+        *extra[f"generator/{generator}"],
+        "search.steps=2",
+        f"data.inputs=['{picture}']",
+        f"output='{tmp_path / 'out'}'",
+    ]
+    report = prepare(load(settings))(quiet=True)
+    assert report.counts.total() == 1
+    assert report.exit_status(strict=False) == 0
+    assert Path(report.written[0]).exists()
+
+
+def test_pulse_paper_is_what_was_published():
+    config = load(["experiment=pulse_paper"])
+    plan = build(config.search)
+    (phase,) = plan.phases
+    stop = phase.stop
+    assert (stop.steps, stop.target_mse, stop.target_db, stop.at_target, stop.patience) == (100, 2e-3, None, False, None)
+    assert (plan.draws, plan.restarts, plan.samples) == (1, 1, 1)
+    assert isinstance(phase.optimiser, Adam)
+    assert phase.optimiser.rate == 0.4
+    assert isinstance(phase.schedule, Linear1CycleDrop)
+    assert phase.prior.manifold.radius == "initial"
+    (term,) = phase.objective.terms.values()
+    assert isinstance(term, L2Consistency)
+    assert (term.weight, term.floor) == (100.0, 2e-3)
+
+
+WRONG = {
+    "search.nope=1": "search.nope: expected one of prior, objective, steps",
+    "nope=1": "nope: expected one of generator",
+    "generator=nope": "digiface-dcgan-64",
+    "nope/x=1": "nope",
+    "experiment=nope": "pulse_paper",
+    "search.steps=[1": "override search.steps=[1",
+    "search.steps": "search.steps",
+    "search.steps=${nope}": "nope",
+}
+
+
+@pytest.mark.parametrize("override", WRONG)
+def test_mistakes_are_told_in_one_line(override):
+    with pytest.raises(ConfigError) as caught:
+        build(load([override]).search)
+    assert WRONG[override] in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_value_is_named():
+    with pytest.raises(ConfigError, match=r"^generator\.path: expected a value, got none; give generator\.path=VALUE$"):
+        build(load(["generator=linear"]).generator)
+
+
+FORBIDDEN = (
+    "os.system",
+    "builtins.eval",
+    "subprocess.Popen",
+    "torch.load",
+    "hydra.utils.get_method",
+    "hydra.utils.instantiate",
+    "pulse_framework.runtime.outputs.os.system",
+    "pulse_framework.cli.compose.hydra.utils.get_class",
+    "pulse_framework.weights.sources.subprocess.run",
+    "pulse_framework_evil.f",
+    "generatorsx.f",
+)
+
+
+@pytest.mark.parametrize("target", FORBIDDEN)
+@pytest.mark.parametrize("nested", [False, True])
+def test_targets_outside_the_list_are_refused(target, nested):
+    inner = {"_target_": target, "_args_": ["true"]}
+    node = OmegaConf.create({"_target_": "degradations.compose.compose", "parts": [{"a": [inner]}]} if nested else inner)
+    with pytest.raises(ConfigError, match="expected a"):
+        build(node)
+
+
+def test_targets_without_callable_or_module_are_refused():
+    for target in ("pulse_framework.nope", "pulse_framework.runtime", "generators.dcgan.nope.f"):
+        with pytest.raises(ConfigError):
+            build(OmegaConf.create({"_target_": target}))
+
+
+def test_the_user_may_allow_a_package(allowed):
+    node = OmegaConf.create({"_target_": "my_decoders.Decoder", "side": 4})
+    with pytest.raises(ConfigError, match="--allow my_decoders"):
+        build(node)
+    assert build(node, allowed).side == 4
+    with pytest.raises(ConfigError, match="--allow my_decoders"):
+        build(OmegaConf.create({"allow": ["my_decoders"], **node}))
+
+
+def test_entry_points_become_choices(monkeypatch, allowed):
+    points = {
+        "pulse_framework.generators": [
+            importlib.metadata.EntryPoint("mine", "my_decoders:Decoder", "pulse_framework.generators")
+        ],
+        "pulse_framework.degradations": [
+            importlib.metadata.EntryPoint("none-at-all", "my_decoders:Decoder", "pulse_framework.degradations"),
+            importlib.metadata.EntryPoint("bicubic", "my_decoders:Decoder", "pulse_framework.degradations"),
+        ],
+    }
+    real = importlib.metadata.entry_points
+    monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
+    monkeypatch.setattr(
+        importlib.metadata, "entry_points", lambda **group: points.get(group.get("group")) if "group" in group else real()
+    )
+    assert "mine" in choices("generator")
+    assert "none-at-all" in choices("degradation")
+    assert isinstance(build(load(["generator=mine"]).generator), Decoder)
+    assert isinstance(build(load(["degradation=none-at-all"]).degradation), Decoder)
+    assert load(["degradation=bicubic"]).degradation._target_ == "degradations.downscale.Downscale"
