@@ -44,7 +44,7 @@ class Checkpoint:
         architecture: Plain values, such as ``z_dim``, ``w_dim``, ``img_resolution`` and ``mapping_layers``.
         family: "stylegan1", "stylegan2", "stylegan3", "progan", "gaussian-fit", or "" when the names tell none.
         source_format: As in the table above.
-        extra: What else the file says: settings of the training, attributes of each module, a mean latent per layer.
+        extra: What else the file says: settings of the training, attributes of each module (``attributes``, by dotted name).
     """
 
     tensors: dict[str, Tensor]

@@ -63,7 +63,9 @@ def tensorflow_to_ada(tensors: Mapping[str, Tensor], kernel: Sequence[float] = K
     """SG2-ADA's names for the variables of NVIDIA's TensorFlow StyleGAN2 or StyleGAN2-ADA (network version 4)."""
     side = max([int(found[1]) for name in tensors if (found := re.match(r"synthesis/(\d{1,5})x\d+/", name))], default=4)
     last = f"synthesis/{side}x{side}/ToRGB/"  # the 'orig' architecture has an image at each side, of which the last is used
-    tensors = {name.replace("synthesis/ToRGB_lod0/", last): tensor for name, tensor in tensors.items() if name != "lod"}
+    tensors = {
+        name.replace("synthesis/ToRGB_lod0/", last): tensor for name, tensor in tensors.items() if name.split("/")[-1] != "lod"
+    }
     tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("synthesis/ToRGB_lod")}
     names = {"dlatent_avg": "mapping.w_avg", "synthesis/4x4/Const/const": "synthesis.b4.const"}
     dense = sum(bool(re.fullmatch(r"mapping/Dense\d+/weight", name)) for name in tensors)

@@ -174,14 +174,17 @@ def arguments(attributes: dict[str, dict[str, Plain]], family: str) -> dict[str,
 def static_arguments(network: Network) -> tuple[int, dict[str, Plain], Plain]:
     """A TensorFlow network's version, its architecture as it and its components were told it, and all that it was told."""
     match network.state:
-        case {"version": int(version), "static_kwargs": dict(own), "components": dict(components)}:
-            states = [component.state for component in components.values() if isinstance(component, Network)]
+        case {"version": int(version), "static_kwargs": dict(own), **rest}:
+            components = rest.get("components")  # version 2 has none
+            states = (
+                [part.state for part in components.values() if isinstance(part, Network)] if isinstance(components, dict) else []
+            )
             parts = [state["static_kwargs"] for state in states if isinstance(state, dict) and "static_kwargs" in state]
             told: dict[object, object] = {}
             for part in (*parts, own):
                 told |= part if isinstance(part, dict) else {}
             return version, {ours: plain(told[theirs]) for theirs, ours in STATIC.items() if theirs in told}, plain(told)
-    raise ValueError("expected static_kwargs and components of a TensorFlow network, got none; fetch the file again")
+    raise ValueError("expected the static_kwargs of a TensorFlow network, got none; fetch the file again")
 
 
 def _settings(module: Module, nodes: Iterator[int]) -> dict[str, Plain]:
