@@ -23,7 +23,7 @@ process (page faults cost more than the arithmetic) once per tensor kept or hand
 """
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -37,6 +37,7 @@ __all__ = ["Synthesis", "layer_names", "rows_of_linear", "side"]
 _SLOPE = 0.2
 _EPS = 1e-5
 _FUSED_FROM = 128  # pixels a side from which the trained networks use the transposed convolution as it is
+_SMALL = 32_768  # entries; below 20,480 PyTorch convolves a single row by another algorithm
 _PIXELS = (2, 3)
 
 
@@ -142,19 +143,20 @@ class _LayerFunction(torch.autograd.Function):
         bias: Tensor | None,
         blur: Tensor | None,
     ) -> Tensor:
+        y = None
         if x is None:
             a = weight.expand(len(scale), -1, -1, -1).clone(memory_format=torch.channels_last)
         elif blur is None:
-            a = functional.conv2d(x, weight, bias, padding=1)
+            a = _of_rows(functional.conv2d, x, weight, bias, padding=1)
         else:
-            a = functional.conv_transpose2d(x, weight, stride=2, padding=1)
-            a = functional.conv2d(a, blur, bias, padding=1, groups=len(blur))
+            y = _of_rows(functional.conv_transpose2d, x, weight, stride=2, padding=1)
+            a = _of_rows(functional.conv2d, y, blur, bias, padding=1, groups=len(blur))
         if noise is not None:
             a.addcmul_(strength.to(a.dtype), noise.to(a.dtype))
         functional.leaky_relu_(a, _SLOPE)
         wide = torch.promote_types(a.dtype, torch.float32)
         mean = a.mean(_PIXELS, keepdim=True, dtype=wide)
-        y = torch.sub(a, mean.to(a.dtype))
+        y = torch.sub(a, mean.to(a.dtype), out=y)
         inverse = y.square_().mean(_PIXELS, keepdim=True, dtype=wide).add_(_EPS).rsqrt_()
         factor = inverse * scale
         torch.addcmul((shift - mean * factor).to(a.dtype), a, factor.to(a.dtype), out=y)
@@ -180,15 +182,22 @@ class _LayerFunction(torch.autograd.Function):
         d.addcmul_(g, factor.to(a.dtype))
         torch.ops.aten.leaky_relu_backward.grad_input(d, a, _SLOPE, True, grad_input=d)
         if ctx.needs_input_grad[3]:
-            grads[3] = functional.conv2d(d, strength.to(a.dtype))
+            grads[3] = _of_rows(functional.conv2d, d, strength.to(a.dtype))
         if ctx.needs_input_grad[0]:
             weight = weight.to(a.dtype)
             if blur is None:
-                grads[0] = functional.conv_transpose2d(d, weight, padding=1)
+                grads[0] = _of_rows(functional.conv_transpose2d, d, weight, padding=1)
             else:
-                d = functional.conv2d(d, blur.to(a.dtype).flip(_PIXELS), padding=1, groups=len(blur))
-                grads[0] = functional.conv2d(d, weight, stride=2, padding=1)
+                d = _of_rows(functional.conv2d, d, blur.to(a.dtype).flip(_PIXELS), padding=1, groups=len(blur))
+                grads[0] = _of_rows(functional.conv2d, d, weight, stride=2, padding=1)
         return tuple(grads)
+
+
+def _of_rows(convolve: Callable[..., Tensor], x: Tensor, *weights: Tensor | None, **options: int) -> Tensor:
+    """A convolution whose rows have the same bits in any N: a small one of one row is otherwise another algorithm."""
+    if len(x) == 1 and x.numel() < _SMALL and x.device.type == "cpu":
+        return convolve(torch.cat([x, x]), *weights, **options)[:1]
+    return convolve(x, *weights, **options)
 
 
 def _scaled(weight: Tensor, gain: float = 1.0) -> Tensor:

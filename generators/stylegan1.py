@@ -12,8 +12,8 @@ tensors with ``g_synthesis.`` and ``g_mapping.``; NVIDIA's FFHQ weights are CC B
 the shapes. The network's native range is [-1, 1].
 
 Latent blocks, of the slot ``style``: ``z`` (D,) when there is a mapping; ``w`` (D,) and ``w_plus`` (L, D); ``v`` (D,) and
-``v_plus`` (L, D), standard normal, when there is a fit. One v (or w) for all layers is PULSE's tiled latent. And a slot for each noise
-map, ``noise_<k>`` (1, r, r) with r = 4, 4, 8, 8, ..., standard normal, one for each layer.
+``v_plus`` (L, D), standard normal, when there is a fit. One v (or w) for all layers is PULSE's tiled latent. Besides, every layer
+has a noise map in a slot of its own: ``noise_<k>`` (1, r, r), standard normal, with r = 4, 4, 8, 8, ....
 """
 
 import math
