@@ -1,6 +1,7 @@
 """Commands about latents: random images of a generator, and images from saved latents."""
 
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -15,7 +16,7 @@ from pulse_framework.grid import grid
 from pulse_framework.images import write_png
 from pulse_framework.interfaces import Generator as GeneratorInterface
 from pulse_framework.interfaces import LatentPrior
-from pulse_framework.latents import check_latents
+from pulse_framework.latents import check_latents, space
 from pulse_framework.runtime import write_latents
 from pulse_framework.search import draw, stream
 from pulse_framework.search.phases import searched_blocks
@@ -39,10 +40,9 @@ def sample(
 ) -> None:
     """Draw random images of a generator, and keep their latents."""
     with planning():
-        name, made, prior, where = _built(generator, arguments or [], device, config_dir, allow or [])
+        name, made, priors, where = _built(generator, arguments or [], device, config_dir, allow or [])
         stems = [f"sample_{index:0{max(4, len(str(number - 1)))}d}" for index in range(number)]
         _free(output, stems, overwrite=overwrite)
-    priors = dict.fromkeys(searched_blocks(made), prior)
     pictures = []
     for index, stem in enumerate(stems):
         latents = draw(made, priors, stream(seed, f"sample {index}"), torch.zeros(1, device=where))
@@ -70,7 +70,7 @@ def render(
         if between and len(read) != 2:
             raise ConfigError(f"--between: expected two latents, got {len(read)}")
         chosen = generator or next(iter(named), None)
-        name, made, prior, where = _built(chosen, overrides, device, config_dir, allow or [])
+        name, made, priors, where = _built(chosen, overrides, device, config_dir, allow or [])
         double = any(value.dtype is torch.float64 for latents, _ in read for value in latents.values())
         dtype = torch.float64 if double else torch.float32
         made = made.to(dtype)
@@ -82,10 +82,9 @@ def render(
                 raise ConfigError(f"{path}: {error}; name the generator it was made with by --generator") from error
         stems = [Path(path).stem for path in paths]
         if between:
-            moved = searched_blocks(made)
             stems = [f"between_{index:0{max(2, len(str(between - 1)))}d}" for index in range(between)]
             inputs = [
-                {block: _along(prior, inputs[0][block], inputs[1][block], t, curved=block in moved) for block in inputs[0]}
+                {block: _along(priors.get(block), inputs[0][block], inputs[1][block], t) for block in inputs[0]}
                 for t in torch.linspace(0, 1, between).tolist()
             ]
         if len(set(stems)) < len(stems):
@@ -95,19 +94,21 @@ def render(
         _save(made, latents, output, stem, {"generator": name} if between else None)
 
 
-def _along(prior: LatentPrior, first: Tensor, second: Tensor, t: float, *, curved: bool) -> Tensor:
+def _along(prior: LatentPrior | None, first: Tensor, second: Tensor, t: float) -> Tensor:
     """A point on the way: along the manifold for blocks that a search moves, straight for the others."""
-    return prior.manifold.geodesic(first, second, t) if curved else torch.lerp(first, second, t)
+    return torch.lerp(first, second, t) if prior is None else prior.manifold.geodesic(first, second, t)
 
 
 def _built(
     generator: str | None, overrides: list[str], device: str, config_dir: Path | None, allow: list[str]
-) -> tuple[str, GeneratorInterface, LatentPrior, torch.device]:
-    """Name, generator, prior and device of a configuration."""
+) -> tuple[str, GeneratorInterface, dict[str, LatentPrior], torch.device]:
+    """Name, generator, priors of the blocks that a search moves, and device of a configuration."""
     config = load([f"trainer.device={device}", *([f"generator={generator}"] if generator else []), *overrides], config_dir)
     where = build(config.trainer, allow)().strategy.root_device
-    made, prior = build_as(GeneratorInterface, config.generator, allow), build_as(LatentPrior, config.prior, allow)
-    return config.choices.generator, made.to(where), prior, where
+    made, prior = build_as(GeneratorInterface, config.generator, allow), build(config.prior, allow)
+    priors = dict(prior) if isinstance(prior, Mapping) else dict.fromkeys(searched_blocks(made), prior)
+    space(made.blocks, priors)
+    return config.choices.generator, made.to(where), priors, where
 
 
 def _free(output: Path, stems: list[str], *, overwrite: bool) -> None:

@@ -38,11 +38,12 @@ Allow = Annotated[
     list[str] | None, typer.Option("--allow", help="Package whose classes a configuration may name; may be repeated.")
 ]
 
-_OVERRIDE = re.compile(r"[+~]{0,2}[A-Za-z_][\w./@\-\[\]]*=")
+_KEY = r"[A-Za-z_][\w./@\-\[\]]*"
+_OVERRIDE = re.compile(rf"\+{{0,2}}{_KEY}=|~{_KEY}(=|$)")
 
 
 def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
-    """Inputs, and ``KEY=VALUE`` overrides; an existing file is an input whatever its name."""
+    """Inputs, and overrides (``KEY=VALUE``, ``+KEY=VALUE``, ``~KEY``); an existing file is an input whatever its name."""
     overrides = [text for text in arguments if _OVERRIDE.match(text) and not Path(text).exists()]
     return [text for text in arguments if text not in overrides], overrides
 

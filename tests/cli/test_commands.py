@@ -108,6 +108,18 @@ def test_sample_and_render(pulse, pulse_process, linear, linear_file, tmp_path):
     assert (real.status, real.out, real.err) == (0, "far/sample_0001.png\n", "")
 
 
+def test_sample_and_render_with_a_prior_for_each_block(pulse, linear, tmp_path):
+    prior = ["~prior", "+prior.z={_target_:pulse_framework.priors.SpherePrior,radius:2.0}"]
+    assert pulse("sample", "-n", 2, "-o", tmp_path / "s", *linear, *prior).status == 0
+    files = sorted((tmp_path / "s").glob("*.safetensors"))
+    assert [float(load_file(file)["z"].norm()) for file in files] == pytest.approx([2, 2])
+    assert pulse("render", *files, "-o", tmp_path / "b", "--between", 3, *linear[2:3], *prior).status == 0
+    assert float(load_file(tmp_path / "b" / "between_01.safetensors")["z"].norm()) == pytest.approx(2)
+    unknown = ["~prior", "+prior.nope={_target_:pulse_framework.priors.SpherePrior}"]
+    done = pulse("sample", "-o", tmp_path / "n", *linear, *unknown)
+    assert (done.status, len(done.error_lines), "nope" in done.err) == (2, 1, True)
+
+
 def test_rendered_latents_of_a_search_are_its_images(pulse, small, linear, tmp_path):
     for precision in ("32-true", "64-true"):
         out = tmp_path / precision

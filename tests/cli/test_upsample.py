@@ -106,6 +106,21 @@ def test_answers_do_not_depend_on_batch_order_or_company(pulse, make_inputs, lin
     assert reference["in11.safetensors"].dtype == (torch.float64 if precision == "64-true" else torch.float32)
 
 
+@pytest.mark.weights
+def test_the_default_generator_too(pulse, tmp_path):
+    for index in range(3):
+        pixels = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(index)).mul(255).byte().numpy()
+        Image.fromarray(pixels).save(tmp_path / f"{index}.png")
+    inputs, common = sorted(tmp_path.glob("*.png")), ["--steps", 5, "search.draws=2", "--quiet"]
+    for name, arguments in {"all": inputs, "back": [*inputs[::-1], "--batch-size", 2], "alone": inputs[1:2]}.items():
+        assert pulse("upsample", *arguments, "-o", tmp_path / name, *common).status == 0
+    reference = latents_of(tmp_path / "all")
+    for name in ("back", "alone"):
+        assert all(torch.equal(value, reference[key]) for key, value in latents_of(tmp_path / name).items())
+    with Image.open(tmp_path / "all" / "0.png") as image:
+        assert image.size == (64, 64)
+
+
 def test_resumes_and_refuses_other_settings(pulse, records, small, linear, tmp_path):
     out = tmp_path / "out"
     command = ["upsample", *small, "-o", out, *linear, "--samples", 2]
