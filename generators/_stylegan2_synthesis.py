@@ -38,7 +38,7 @@ class Synthesis(nn.Module):
     """The frozen network from w+ to images in the network's native range.
 
     Args:
-        tensors: Named ``synthesis.b4.const`` and so on, as they are in the file; noise maps are left alone.
+        tensors: Named ``b4.const`` and so on, as they are in the file; noise maps are left alone.
         architecture: Theirs.
         checkpoint: Whether a backward pass computes the inside of each block anew instead of keeping it.
 
@@ -50,13 +50,9 @@ class Synthesis(nn.Module):
 
     def __init__(self, tensors: Mapping[str, Tensor], architecture: Architecture, *, checkpoint: bool = False) -> None:
         super().__init__()
-        tensors = {name.removeprefix("synthesis."): tensor for name, tensor in tensors.items()}
         self.checkpoint = checkpoint
         self.register_buffer("const", tensors["b4.const"][None].clone())
-        self.blocks = nn.ModuleList(
-            _Block({name.removeprefix(f"b{side}."): tensor for name, tensor in tensors.items()}, architecture, side)
-            for side in architecture.sides
-        )
+        self.blocks = nn.ModuleList(_Block(_within(tensors, f"b{side}."), architecture, side) for side in architecture.sides)
         self.image_sides = architecture.sides if architecture.kind == "skip" else architecture.sides[-1:]
 
     def forward(
@@ -74,7 +70,7 @@ class Synthesis(nn.Module):
     def states(
         self, w_plus: Tensor, noise: Sequence[Tensor | None], features: At | None = None, image: At | None = None
     ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
-        """The side r, features and image of every block that is computed or given, from the smallest on.
+        """The side r, features and image of every block, from the smallest on, valid where they are computed or given.
 
         Args:
             w_plus: One w for each row, (N, L, D).
@@ -87,16 +83,14 @@ class Synthesis(nn.Module):
         early = any(shown < side < start for side in self.image_sides)
         for index, block in enumerate(self.blocks):
             assert isinstance(block, _Block)
-            if block.side < start and not early:
-                continue
             first = max(2 * index - 1, 0)
             inputs = rows[first : 2 * index + 2], noise[first : 2 * index + 1], block.side > shown
             if features is not None and block.side == start:
                 x = features[1]
                 y = block.image(x, y, rows[2 * index + 1]) if block.side > shown else y
-            elif self.checkpoint and torch.is_grad_enabled():
+            elif (block.side > start or early) and self.checkpoint and torch.is_grad_enabled():
                 x, y = checkpoint(block, x, y, *inputs, use_reentrant=False, preserve_rng_state=False)
-            else:
+            elif block.side > start or early:
                 x, y = block(x, y, *inputs)
             if image is not None and block.side == shown:
                 y = image[1]

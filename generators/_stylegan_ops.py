@@ -102,7 +102,7 @@ class Mapping(nn.Module):
         """One w for each row, not truncated."""
         x = normalise(z)
         if self.embed is not None:
-            assert label is not None
+            assert label is not None, "a label for every z"
             x = torch.cat([x, normalise(self.embed(label))], 1)
         for layer in self.layers:
             x = functional.leaky_relu(layer(x), _SLOPE)

@@ -13,7 +13,7 @@ The network's native range is [-1, 1].
 
 Latent blocks:
 
-- ``label`` (K,), with classes alone: one-hot, not searched.
+- ``label`` (K,), with classes alone: one-hot, not searched. A z lifted without one is taken to have the mean of all labels.
 - Slot ``style``: ``z`` (Z,); ``w`` (D,), one for all rows; ``w_plus`` (L, D); with a Gaussian fit ``v`` (D,) and ``v_plus``
   (L, D), standard normal, the spaces that PULSE searches. Truncation acts on z alone. Where it spares some of the rows, z is
   no one w, and there is no block ``w``.
@@ -85,12 +85,10 @@ class StyleGAN2(Generator):
         _check(tensors, a, fit, psi, cutoff, noise, zero_noise)
         tensors = {name: tensor.detach().float() for name, tensor in tensors.items()}
         self.psi, self.cutoff, self.rows = psi, a.rows if cutoff is None or psi == 1 else cutoff, a.rows
-        own = {name.removeprefix("mapping."): tensor for name, tensor in tensors.items() if name.startswith("mapping.")}
+        own = _within(tensors, "mapping.")
         self.mapping = MappingNetwork(own, a.mapping_lr_multiplier)
         self.register_buffer("w_avg", own["w_avg"].clone() if "w_avg" in own else None)
-        self.synthesis = Synthesis(
-            {name: tensor for name, tensor in tensors.items() if name.startswith("synthesis.")}, a, checkpoint=checkpoint
-        )
+        self.synthesis = Synthesis(_within(tensors, "synthesis."), a, checkpoint=checkpoint)
         mean, std = (None, None) if fit is None else (part.detach().float().clone() for part in fit)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
@@ -142,9 +140,9 @@ class StyleGAN2(Generator):
     def _w_plus(self, latents: Latents) -> Tensor:
         """Whatever style is given, as w+."""
         if "z" in latents:
-            if self.mapping.embed is not None and "label" not in latents:
-                raise ValueError(f"StyleGAN2: expected a label beside z, got {sorted(latents)}; add one")
-            w_plus = self._repeated(self.mapping(latents["z"], latents.get("label")))
+            z, classes = latents["z"], self.mapping.c_dim
+            label = latents["label"] if "label" in latents else z.new_full((len(z), classes), 1 / max(classes, 1))
+            w_plus = self._repeated(self.mapping(z, label))
             return w_plus if self.w_avg is None or self.psi == 1 else truncate(w_plus, self.w_avg, self.psi, self.cutoff)
         if "w_plus" in latents or "w" in latents:
             return latents["w_plus"] if "w_plus" in latents else self._repeated(latents["w"])
@@ -186,18 +184,18 @@ class StyleGAN2(Generator):
         return value.contiguous().expand(len(next(iter(latents.values()))), -1, -1, -1)
 
 
-def fit_gaussian(generator: StyleGAN2, samples: int = 100_000, seed: int = 0) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
-    """PULSE's Gaussian fit of the untruncated mapping, labels equally likely; see ``_gaussian_fit.fit_gaussian``."""
+def fit_gaussian(
+    mapping: MappingNetwork, samples: int = 100_000, seed: int = 0
+) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
+    """PULSE's Gaussian fit of a mapping, its labels equally likely; see ``_gaussian_fit.fit_gaussian``."""
     rng = torch.Generator().manual_seed(seed + 1)
 
-    def mapping(z: Tensor) -> Tensor:
-        label = None
-        if generator.mapping.embed is not None:
-            label = OneHot().sample((len(z), generator.mapping.c_dim), rng)
-        w: Tensor = generator.mapping(z, label)
+    def mapped(z: Tensor) -> Tensor:
+        label = OneHot().sample((len(z), mapping.c_dim), rng) if mapping.c_dim else None
+        w: Tensor = mapping(z, label)
         return w
 
-    return _gaussian_fit.fit_gaussian(mapping, generator.mapping.z_dim, samples, seed)
+    return _gaussian_fit.fit_gaussian(mapped, mapping.z_dim, samples, seed)
 
 
 def load(
@@ -239,7 +237,9 @@ def load(
     try:
         architecture = architecture_of(read.architecture)
         if fit is None and fit_samples:
-            fit = fit_gaussian(StyleGAN2(read.tensors, architecture, noise="none"), fit_samples)
+            _check(read.tensors, architecture, fit, psi, cutoff, noise, zero_noise)
+            mapping = MappingNetwork(_within(read.tensors, "mapping."), architecture.mapping_lr_multiplier)
+            fit = fit_gaussian(mapping, fit_samples)
         return StyleGAN2(
             read.tensors,
             architecture,
@@ -280,6 +280,10 @@ def _check(
         raise ValueError(f"StyleGAN2 cutoff: expected 0 to {rows} rows, got {cutoff}; None truncates all")
     if any(not -count <= k < count for k in zero_noise):
         raise ValueError(f"StyleGAN2 zero_noise: expected maps from {-count} to {count - 1}, got {list(zero_noise)}")
+
+
+def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
 
 
 def _given(latents: Latents, kind: str) -> At | None:
