@@ -63,6 +63,7 @@ def extra(tmp_path):
             f"generator.synthesis='{tmp_path / 'synthesis.pt'}'",
             f"generator.gaussian_fit='{tmp_path / 'fit.pt'}'",
         ],
+        "generator/stylegan2": [f"generator.path='{GOLDEN / 'stylegan2_ada_skip.pkl'}'"],
         "generator/stylegan3": [f"generator.path='{GOLDEN / 'stylegan3_t.pkl'}'"],
         "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
