@@ -15,7 +15,8 @@ taps :math:`c_0, c_1, c_2` make, along each axis, a transposed convolution of st
 the result has 128 pixels or more a side, is the transposed convolution with the taps the other way round.
 
 A layer is one autograd function. It keeps only a, its per-channel statistics and the scales, takes memory that is fresh to the
-process (page faults cost more than the arithmetic) once per tensor kept or handed on, and works in it in place otherwise. With
+process (page faults cost more than the arithmetic) once per tensor kept or handed on, and works in it in place otherwise. A CPU
+does the large layers row by row, so that one row's memory serves the next. With
 :math:`\hat a` the normalised a, :math:`\langle\cdot\rangle` the mean over the pixels and g the gradient of y,
 
 .. math:: \frac{\partial}{\partial a} = \frac{s_0}{\sigma} \left(g - \langle g \rangle - \hat a \langle g \hat a \rangle\right),
@@ -37,6 +38,7 @@ __all__ = ["Synthesis", "layer_names", "rows_of_linear", "side"]
 _SLOPE = 0.2
 _EPS = 1e-5
 _FUSED_FROM = 128  # pixels a side from which the trained networks use the transposed convolution as it is
+_TOGETHER = 8  # layers (up to 32 pixels a side) that a CPU does for all rows at once; for the others it is faster row by row
 _SMALL = 32_768  # entries; below 20,480 PyTorch convolves a single row by another algorithm
 _PIXELS = (2, 3)
 
@@ -83,11 +85,18 @@ class Synthesis(nn.Module):
 
     def forward(self, w_plus: Float[Tensor, "N L D"], noise: Iterable[Tensor | None]) -> Float[Tensor, "N 3 H W"]:
         """Images; ``noise`` has a map of shape (N, 1, r, r), or None for zeros, for every layer."""
+        inputs = list(zip(self.layers, w_plus.unbind(1), noise, strict=True))
+        together = inputs if len(w_plus) == 1 or w_plus.device.type != "cpu" else inputs[:_TOGETHER]
         x: Tensor | None = None
-        for layer, w, map_ in zip(self.layers, w_plus.unbind(1), noise, strict=True):
+        for layer, w, map_ in together:
             x = layer(x, w, map_)
         assert x is not None
-        return functional.conv2d(x, self.rgb_weight, self.rgb_bias).contiguous()
+        alone, images = inputs[len(together) :], []
+        for row, features in enumerate(x.split(1) if alone else [x]):
+            for layer, w, map_ in alone:
+                features = layer(features, w[row, None], None if map_ is None else map_[row, None])
+            images.append(functional.conv2d(features, self.rgb_weight, self.rgb_bias))
+        return torch.cat(images).contiguous()
 
 
 class _Layer(nn.Module):
