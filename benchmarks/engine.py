@@ -1,15 +1,14 @@
-"""What the engine costs over the bare generator, measured in one run; writes benchmarks/README.md.
+"""What the engine costs over the bare generator, measured in one run; writes its section of benchmarks/README.md.
 
 Bare: G forward, A, mean square, backward to the latent, at one batch width. Engine: the same number of searches in as many
 slots, every step of theirs. Rounds of the two alternate, so that both meet the same machine.
 """
 
-import platform
 import statistics
 import time
-from pathlib import Path
 
 import torch
+from _readme import machine, write_section
 
 from pulse_framework.cli.compose import build, load
 from pulse_framework.interfaces import Degradation, Generator
@@ -64,12 +63,7 @@ def main() -> None:
         rows.append((slots, alone * 1e3, again * 1e3, ratio, first * 1e3, whole))
         print(f"{slots} slots: bare {alone * 1e3:.2f} ms, engine {again * 1e3:.2f} ms a step, ratio {ratio:.3f}")
     table = "\n".join(f"| {s} | {b:.2f} | {e:.2f} | {r:.3f} | {f:.2f} | {w:.3f} |" for s, b, e, r, f, w in rows)
-    machine = f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    text = f"""# Benchmarks
-
-Written by `make bench`.
-
-## The engine over the bare generator
+    text = f"""## The engine over the bare generator
 
 Milliseconds per step of all slots together: `digiface-dcgan-64`, bicubic factor 8, sphere, Adam, {STEPS} steps, medians of
 {ROUNDS} rounds, the two alternating in one process. Bare is forward, A and backward alone. "New engine" includes the
@@ -79,9 +73,9 @@ comparison of batch widths that an engine makes once, before its first search.
 | --- | --- | --- | --- | --- | --- |
 {table}
 
-{machine}.
+{machine()}.
 """
-    (Path(__file__).parent / "README.md").write_text(text)
+    write_section("engine", text)
 
 
 if __name__ == "__main__":

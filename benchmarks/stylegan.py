@@ -1,0 +1,131 @@
+"""What folding brings to StyleGAN2, measured in one run with random weights; writes its section of benchmarks/README.md.
+
+Speed: a forward pass and the gradient with respect to w+ of ``generators.stylegan2`` and of the same network written down
+plainly (``_reference_stylegan2``). Rounds of the two alternate, so that both meet the same machine. Memory: the largest
+resident size that both passes add to a process, looked at every 5 ms, each in a process of its own.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import torch
+from _readme import machine, write_section
+from _reference_stylegan2 import synthesis
+from torch import Tensor
+
+from generators._stylegan2_architecture import Architecture, random_tensors
+from generators.stylegan2 import StyleGAN2
+
+CHANNEL_BASE, CHANNEL_MAX = 16384, 512
+SIDE, BATCH, ROUNDS = 256, 4, 7
+MEMORY_SIDE, MEMORY_BATCH = 512, 4
+
+
+def architecture(side: int) -> Architecture:
+    """The widths of NVIDIA's networks of 256 x 256."""
+    sides = [4 << index for index in range(side.bit_length() - 2)]
+    return Architecture(tuple(min(CHANNEL_BASE // r, CHANNEL_MAX) for r in sides))
+
+
+def step(network: Callable[[Tensor], Tensor], w_plus: Tensor) -> tuple[float, float, Tensor, Tensor]:
+    """Wall-clock seconds of the forward pass and of both passes, image and gradient."""
+    w_plus = w_plus.clone().requires_grad_()
+    begun = time.perf_counter()
+    image = network(w_plus)
+    forward = time.perf_counter() - begun
+    (gradient,) = torch.autograd.grad(image.square().mean(), w_plus)
+    return forward, time.perf_counter() - begun, image.detach(), gradient
+
+
+def speed() -> str:
+    """The table of times."""
+    a = architecture(SIDE)
+    tensors = random_tensors(a)
+    generator = StyleGAN2(tensors, a, noise="stored")
+    noise = [getattr(generator, f"noise_{k}") for k in range(a.rows - 1)]
+    w_plus = torch.randn(BATCH, a.rows, a.w_dim, generator=torch.Generator().manual_seed(0))
+
+    def folded(w: Tensor) -> Tensor:
+        return 2 * generator({"w_plus": w}) - 1
+
+    def plain(w: Tensor) -> Tensor:
+        return synthesis(tensors, w, noise)
+
+    (*_, ours, gradient), (*_, theirs, expected) = step(folded, w_plus), step(plain, w_plus)
+    differ = [float((x - y).abs().max() / y.abs().max()) for x, y in ((ours, theirs), (gradient, expected))]
+    rounds = [(step(folded, w_plus)[:2], step(plain, w_plus)[:2]) for _ in range(ROUNDS)]
+    rows = []
+    for index, name in enumerate(("forward", "forward and backward")):
+        pairs = [(f[index], p[index]) for f, p in rounds]
+        f, p, ratio = (statistics.median(column) for column in zip(*((f, p, f / p) for f, p in pairs), strict=True))
+        low, high = (bound(f / p for f, p in pairs) for bound in (min, max))
+        rows.append(f"| {name} | {p:.2f} | {f:.2f} | {ratio:.3f} | {low:.3f} to {high:.3f} |")
+        print(f"{name}: plain {p:.2f} s, folded {f:.2f} s, ratio {ratio:.3f} ({low:.3f} to {high:.3f})")
+    return f"""Seconds at {SIDE} x {SIDE}, batch {BATCH}, channel base {CHANNEL_BASE}, float32: medians of {ROUNDS} rounds, the
+two alternating in one process. The images differ by {differ[0]:.0e} of the largest value, the gradients by {differ[1]:.0e}.
+
+| pass | plain, s | folded, s | ratio | range of the rounds |
+| --- | --- | --- | --- | --- |
+""" + "\n".join(rows)
+
+
+def peak(checkpoint: bool) -> float:
+    """Gigabytes that a forward and a backward pass add to this process at their largest."""
+    a = architecture(MEMORY_SIDE)
+    generator = StyleGAN2(random_tensors(a), a, noise="none", checkpoint=checkpoint)
+    w_plus = torch.randn(MEMORY_BATCH, a.rows, a.w_dim)
+    before, sizes, done = resident(), [0.0], threading.Event()
+
+    def watch() -> None:
+        while not done.wait(0.005):
+            sizes.append(resident())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    step(lambda w: generator({"w_plus": w}), w_plus)
+    done.set()
+    watcher.join()
+    return max(sizes) - before
+
+
+def resident() -> float:
+    """Gigabytes of this process in memory, on Linux."""
+    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
+    return int(line.split()[1]) / 2**20
+
+
+def memory() -> str:
+    """The table of peaks."""
+    sizes = {}
+    for word in ("no", "yes"):
+        command = [sys.executable, __file__, "--peak", word]
+        sizes[word] = float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)  # noqa: S603
+        print(f"checkpoint {word}: {sizes[word]:.2f} GB")
+    return f"""Gigabytes that both passes add to the resident size of a process at their largest, {MEMORY_SIDE} x {MEMORY_SIDE},
+batch {MEMORY_BATCH}:
+
+| `checkpoint: false` | `checkpoint: true` |
+| --- | --- |
+| {sizes["no"]:.2f} | {sizes["yes"]:.2f} |"""
+
+
+def main() -> None:
+    """Measure, print and write the section."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--peak", choices=["no", "yes"], help="only print the peak memory, with a checkpoint or without")
+    chosen = parser.parse_args().peak
+    if chosen:
+        print(peak(chosen == "yes"))
+        return
+    parts = ["## StyleGAN2 folded, over the same network written down plainly", speed(), memory(), f"{machine()}."]
+    write_section("stylegan", "\n\n".join(parts))
+
+
+if __name__ == "__main__":
+    main()
