@@ -131,7 +131,7 @@ def upsample_all(
     names = [str(key) for key in keys] if keys is not None else [_key(item, i) for i, item in enumerate(images)]
     if len(names) != len(images):
         raise ValueError(f"upsample keys: expected one for each of {len(images)} images, got {len(names)}")
-    tensors = [as_channels(to_tensor(item), made.image_shape[0]).to(where) for item in images]
+    tensors = [to_tensor(item) for item in images]
     queues: dict[tuple[int, int], list[int]] = {}
     for index, tensor in enumerate(tensors):
         queues.setdefault((int(tensor.shape[-2]), int(tensor.shape[-1])), []).append(index)
@@ -148,7 +148,8 @@ def upsample_all(
         operators[shape] = operator.to(where)
     answers: dict[int, Answer] = {}
     for shape, members in queues.items():
-        queue = [(names[i], tensors[i]) for i in members]
+        channels = operators[shape].measurement_shape(made.image_shape)[0]
+        queue = [(names[i], as_channels(tensors[i], channels).to(where)) for i in members]
         for answer in plan.run(plan.engine(made, operators[shape]), queue):
             answers[members[answer.index]] = answer
     return [Restoration(answers[index].samples) for index in range(len(images))]

@@ -85,7 +85,8 @@ class Job:
             KeyboardInterrupt: The user stopped the run; what was finished is on disk.
         """
         if self.left and self.generator is not None:
-            self.data.choose(self.left, self.generator.image_shape[0])
+            operator = next(iter(self.operators.values()))
+            self.data.choose(self.left, operator.measurement_shape(self.generator.image_shape)[0])
             callbacks = [self.writer, *([Tracker(self.settings, self.writer, self.logger)] if self.logger else [])]
             callbacks += [] if quiet else [ProgressBar(len(self.left))]
             trainer = self.make_trainer(callbacks=callbacks)
