@@ -2,6 +2,7 @@
 
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.geocross import Geocross
+from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
@@ -23,6 +24,7 @@ __all__ = [
     "L2Consistency",
     "Linear1Cycle",
     "Linear1CycleDrop",
+    "NoiseAutocorrelation",
     "Objective",
     "Optimiser",
     "Phase",
