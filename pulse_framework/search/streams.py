@@ -32,28 +32,36 @@ def draw(
 ) -> dict[str, Tensor]:
     """Draw one full input: searched blocks from their priors, the others from what the generator was trained on.
 
+    A push-forward is lifted from its source together with the other slots' draws, a class label among them.
+
     Args:
         generator: Declares the blocks.
         priors: Prior of every block that will move.
-        rng: The stream of this start; blocks are drawn in the generator's order.
+        rng: The stream of this start; blocks are drawn in the generator's order, a push-forward's source in its place.
         like: Gives device and dtype.
         chosen: Blocks that must be part of the input; by default those of ``priors``.
 
     Returns:
         Block name to tensor of shape (1, *block.shape); searched blocks lie on their manifold in the dtype asked for.
     """
-    latents: dict[str, Tensor] = {}
-    for name, block in space(generator.blocks, chosen or priors).items():
+    blocks = space(generator.blocks, chosen or priors)
+    drawn: dict[str, Tensor] = {}
+    sources: dict[str, str] = {}
+    for name, block in blocks.items():
+        native, shape = block.native, block.shape
         if name in priors:
-            value = priors[name].manifold.project(priors[name].sample(block.shape, rng)[None].to(like))
-        elif isinstance(block.native, PushForward):
-            source = next(other for other in generator.blocks if other.name == block.native.source)
+            drawn[name] = priors[name].manifold.project(priors[name].sample(shape, rng)[None].to(like))
+            continue
+        if isinstance(native, PushForward):
+            source = next(other for other in generator.blocks if other.name == native.source)
             assert not isinstance(source.native, PushForward), f"{name}: the source of a push-forward has a distribution"
-            value = generator.lift({source.name: source.native.sample(source.shape, rng)[None].to(like)}, name)
-        else:
-            value = block.native.sample(block.shape, rng)[None].to(like)
-        latents[name] = value.detach()
-    return latents
+            sources[name], native, shape = source.name, source.native, source.shape
+        drawn[name] = native.sample(shape, rng)[None].to(like)
+    latents = dict(drawn)
+    for name, source_name in sources.items():  # once all is drawn: a lift may need another slot, as a class label
+        others = {other: value for other, value in drawn.items() if other not in sources}
+        latents[name] = generator.lift(others | {source_name: drawn[name]}, name)
+    return {name: value.detach() for name, value in latents.items()}
 
 
 def nearest_draw(

@@ -1,10 +1,13 @@
 """Random streams: what a start depends on, and what it does not."""
 
+from pathlib import Path
+
 import hypothesis.strategies as st
 import pytest
 import torch
 from hypothesis import given, settings
 
+from generators.stylegan2 import load
 from pulse_framework.latents import LatentBlock
 from pulse_framework.priors import SpherePrior
 from pulse_framework.search import draw, stream
@@ -12,6 +15,7 @@ from pulse_framework.search.streams import nearest_draw
 from pulse_framework.testing.checks import uniform
 from pulse_framework.testing.toys import LabelToy, LinearToy, PoolToy, StyleToy
 
+GOLDEN = Path(__file__).parents[1] / "golden"
 LIKE = torch.empty((), dtype=torch.float64)
 
 
@@ -50,6 +54,19 @@ def test_push_forward_is_drawn_through_the_generator():
     for name in ("w", "w_plus"):
         drawn = draw(generator, {}, stream(0, "a"), LIKE, [name])[name]
         assert torch.equal(drawn, generator.lift({"z": z}, name))
+
+
+@pytest.mark.parametrize("name", ["w", "w_plus"])
+def test_push_forward_has_the_label_that_is_drawn_with_it(name):
+    generator = load(GOLDEN / "stylegan2_ada_skip.pkl", fit_samples=0)
+    for key in ("a", "b", "c"):
+        z, drawn = (draw(generator, {}, stream(0, key), torch.empty(()), chosen) for chosen in (["z"], [name]))
+        assert torch.equal(drawn["label"], z["label"])
+        w = generator.mapping(z["z"], drawn["label"])
+        assert torch.equal(drawn[name], w if name == "w" else w[:, None].expand_as(drawn[name]))
+        other = generator.mapping(z["z"], drawn["label"].roll(1, 1))
+        assert not torch.allclose(w, other)
+        assert all(torch.equal(drawn[block], z[block]) for block in drawn if block != name)
 
 
 def test_block_that_moves_is_drawn_from_its_prior_whatever_is_native():
