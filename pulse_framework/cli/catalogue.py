@@ -10,13 +10,16 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn
 
+from pulse_framework.cli.checkpoints import convert_checkpoint, inspect_checkpoint
 from pulse_framework.cli.compose import ConfigError, choices
 from pulse_framework.cli.options import ConfigDir, planning
 from pulse_framework.weights import Card, fetch, read_card, verify
 
 __all__ = ["list_choices", "weights"]
 
-weights = typer.Typer(help="Pretrained weights: fetched, cached and hash-checked.", no_args_is_help=True)
+weights = typer.Typer(help="Pretrained weights: fetched, cached, hash-checked, looked into.", no_args_is_help=True)
+weights.command("inspect")(inspect_checkpoint)
+weights.command("convert")(convert_checkpoint)
 
 
 class Kind(StrEnum):
