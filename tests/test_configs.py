@@ -65,6 +65,7 @@ def extra(tmp_path):
         ],
         "generator/stylegan2": [f"generator.path='{GOLDEN / 'stylegan2_ada_skip.pkl'}'"],
         "generator/stylegan3": [f"generator.path='{GOLDEN / 'stylegan3_t.pkl'}'"],
+        "generator/faces-stylegan2-64": ["generator.fit_samples=2000"],
         "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
@@ -117,13 +118,15 @@ def test_every_group_is_known():
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(experiment, picture, extra, tmp_path):
-    own = load([f"experiment={experiment}"]).choices.generator
+    config = load([f"experiment={experiment}"])
+    own = config.choices.generator
+    phases = range(len(config.search.get("phases", ())))
     generator = own if f"generator/{own}" in extra else "linear"
     settings = [
         f"experiment={experiment}",
         f"generator={generator}",
         *extra[f"generator/{generator}"],
-        "search.steps=2",
+        *([f"search.phases.{phase}.stop.steps=2" for phase in phases] or ["search.steps=2"]),
         f"data.inputs=['{picture}']",
         f"output='{tmp_path / 'out'}'",
     ]

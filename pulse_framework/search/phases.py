@@ -1,7 +1,7 @@
 """A search as data: phases, stop rules, and the measurements to be searched for."""
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -91,7 +91,7 @@ class Phase:
     optimiser: Optimiser
     stop: StopRule
     schedule: Schedule = field(default_factory=Constant)
-    blocks: tuple[str, ...] | None = None
+    blocks: Sequence[str] | None = None
 
     def priors(self, generator: Generator) -> dict[str, LatentPrior]:
         """The prior of every block that moves, in the generator's order.

@@ -43,7 +43,7 @@ class Plan:
         ValueError: A number is below 1.
     """
 
-    phases: tuple[Phase, ...]
+    phases: Sequence[Phase]
     seed: int = 0
     samples: int = 1
     restarts: int = 1
