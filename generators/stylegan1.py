@@ -1,4 +1,4 @@
-r"""StyleGAN1, from the files that PULSE and lernapparat's port use.
+r"""StyleGAN1, from the files of PULSE, of lernapparat's port and of NVIDIA.
 
 .. math:: G(w_1, \dots, w_L, n_0, \dots, n_{L-1}), \qquad w = M(z), \quad z \sim N(0, I)
           \qquad \text{or} \qquad w_l = \rho_{0.2}(\sigma v_l + \mu), \quad v_l \sim N(0, I)
@@ -8,8 +8,9 @@ M is eight (or any number of) dense layers of leaky ReLU after z is scaled to a 
 arXiv:1812.04948; Menon et al., CVPR 2020, arXiv:2003.03808).
 
 Weights: ``synthesis.pt``, ``mapping.pt`` and ``gaussian_fit.pt`` of PULSE, or lernapparat's single file, which prefixes the same
-tensors with ``g_synthesis.`` and ``g_mapping.``; NVIDIA's FFHQ weights are CC BY-NC 4.0. Resolution and widths are read from
-the shapes. The network's native range is [-1, 1].
+tensors with ``g_synthesis.`` and ``g_mapping.``, or NVIDIA's TensorFlow pickle of (G, D, Gs), see ``_stylegan1_layout``; NVIDIA's
+FFHQ weights are CC BY-NC 4.0. Resolution and widths are read from the shapes. There is no truncation and no stored noise, as in
+PULSE: what a pickle has of them is left out. The network's native range is [-1, 1].
 
 Latent blocks, of the slot ``style``: ``z`` (D,) when there is a mapping; ``w`` (D,) and ``w_plus`` (L, D); ``v`` (D,) and
 ``v_plus`` (L, D), standard normal, when there is a fit. One v (or w) for all layers is PULSE's tiled latent. Besides, every layer
@@ -26,7 +27,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from generators._checkpoints import read_checkpoint
 from generators._gaussian_fit import chart, fit_gaussian
+from generators._stylegan1_layout import check_settings, is_tensorflow, tensorflow_to_pulse
 from generators._stylegan1_synthesis import Synthesis, layer_names, side
 from generators._tensors import check_tensors, read_tensors
 from pulse_framework.interfaces import Generator
@@ -163,7 +166,7 @@ def load(
     """Read a StyleGAN1, on the CPU in float32.
 
     Args:
-        synthesis: PULSE's ``synthesis.pt``, or lernapparat's single file, which holds the mapping too.
+        synthesis: PULSE's ``synthesis.pt``; or lernapparat's single file or NVIDIA's pickle, which hold the mapping too.
         mapping: PULSE's ``mapping.pt``.
         gaussian_fit: PULSE's ``gaussian_fit.pt``: ``mean`` and ``std``.
         noise: See ``StyleGAN1``.
@@ -174,7 +177,7 @@ def load(
         FileNotFoundError: There is no such file.
         ValueError: A file cannot be read, or its tensors are not those of a StyleGAN1.
     """
-    tensors = read_tensors(synthesis)
+    tensors = _read(synthesis)
     dense: Mapping[str, Tensor] | None = None
     if any(name.startswith("g_synthesis.") for name in tensors):
         if mapping is not None:
@@ -182,7 +185,7 @@ def load(
         mapping, dense = synthesis, _within(tensors, "g_mapping.")
         tensors = {name.replace(".top_epi.", "."): tensor for name, tensor in _within(tensors, "g_synthesis.").items()}
     elif mapping is not None:
-        dense = read_tensors(mapping)
+        dense = _read(mapping)
     network = synthesis_network(tensors, synthesis)
     mapper = None if dense is None else mapping_network(dense, mapping or synthesis).float()
     fit = None
@@ -252,6 +255,18 @@ def _expected(widths: Sequence[int], w_dim: int) -> dict[str, Tensor]:
         shapes[f"{epilogue}.style_mod.lin.weight"] = (2 * width, w_dim)
         shapes[f"{epilogue}.style_mod.lin.bias"] = (2 * width,)
     return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+
+
+def _read(path: str | Path) -> dict[str, Tensor]:
+    """The tensors of any file, under lernapparat's names if they were TensorFlow's."""
+    read = read_checkpoint(path)
+    if not is_tensorflow(read.tensors):
+        return read.tensors
+    try:
+        check_settings(read.extra.get("static_kwargs"))
+        return tensorflow_to_pulse(read.tensors)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
 
 
 def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
