@@ -4,6 +4,7 @@ import json
 import pickle
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
@@ -56,8 +57,8 @@ def assert_same_checkpoint(one, other):
     for name, tensor in one.tensors.items():
         assert tensor.dtype == other.tensors[name].dtype
         assert torch.equal(tensor, other.tensors[name]), name
-    told = {"names", "pixel_range", "w_avg", "licence"}
-    assert one.architecture == {key: v for key, v in other.architecture.items() if key in one.architecture or key not in told}
+    about = {"names", "pixel_range", "w_avg", "licence"} - {*one.architecture}
+    assert one.architecture == {key: value for key, value in other.architecture.items() if key not in about}
 
 
 @pytest.fixture
@@ -135,6 +136,20 @@ def test_each_file_of_pulse_is_converted_by_itself(tmp_path, pulse):
     assert pulse("weights", "convert", tmp_path / "single.pt", "-o", tmp_path / "single.safetensors").status == 0
     one, other = (stylegan1.load(tmp_path / f"single.{kind}", fit_samples=100) for kind in ("pt", "safetensors"))
     assert_same_images(one, other)
+
+
+@pytest.mark.parametrize("family", ["stylegan1", "progan"])
+def test_older_tensorflow_networks_keep_their_names(family, tmp_path, pulse, monkeypatch):
+    variables = {"": [("lod", np.float32(0))], "synthesis": [("4x4/Const/const", np.ones((1, 8, 4, 4), np.float32))]}
+    if family == "stylegan1":
+        variables["mapping"] = [("Dense0/weight", np.ones((4, 4), np.float32))]
+    write_tensorflow(monkeypatch, tmp_path / "a.pkl", variables, version=3, resolution=8, latent_size=4)
+    out = tmp_path / "a.safetensors"
+    assert pulse("weights", "convert", tmp_path / "a.pkl", "-o", out).status == 0
+    one, other = read_checkpoint(tmp_path / "a.pkl"), read_checkpoint(out)
+    assert one.family == family
+    assert_same_checkpoint(one, other)
+    assert values(pulse("weights", "inspect", out).out)["resolution"] == "8"
 
 
 def test_inspect_says_what_is_there(pulse):
