@@ -30,8 +30,9 @@ lint: setup ## Style, types and the import law
 test: lint ## Lint, then every test, with coverage
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --cov --cov-report term:skip-covered --cov-fail-under 90
 
-bench: setup ## Measure the engine against the bare generator, and write benchmarks/README.md
+bench: setup ## Measure the engine and the StyleGANs against plain code, and write benchmarks/README.md
 	$(RUN) benchmarks/engine.py
+	$(RUN) benchmarks/stylegan.py
 
 wheel: setup ## Build the wheel and the source distribution into dist/
 	$(RUN) -m hatchling build -d dist

@@ -1,5 +1,6 @@
 """StyleGAN1 against the published implementation's images and gradients, and against the formulae written out."""
 
+import importlib.util
 import json
 import math
 from pathlib import Path
@@ -131,6 +132,19 @@ def test_folding_is_exact(name):
     gradients = [torch.autograd.grad((image * weigh).sum(), list(latents.values())) for image in images]
     for ours, theirs in zip(*gradients, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9 * float(theirs.abs().max()))
+
+
+def test_the_benchmark_s_yardstick_is_the_same_network():
+    path = Path(__file__).parents[2] / "benchmarks" / "_reference_stylegan1.py"
+    spec = importlib.util.spec_from_file_location("reference", path)
+    reference = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(reference)
+    tensors = {key: value.double() for key, value in reference.random_tensors(128, 256, 16, 12).items()}
+    generator = StyleGAN1(synthesis_network(tensors, "random"), None, (torch.zeros(12), torch.ones(12)))
+    noise = [random((2, 1, 4 << k // 2, 4 << k // 2), k, torch.float64) for k in range(12)]
+    w = random((2, 12, 12), dtype=torch.float64)
+    image = generator({"w_plus": w} | {f"noise_{k}": map_ for k, map_ in enumerate(noise)})
+    torch.testing.assert_close(2 * image - 1, reference.synthesis(tensors, w, noise), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("count", [2, 3, 8])
