@@ -52,7 +52,7 @@ class MahalanobisPrior(LatentPrior):
         self.register_buffer("whiten", whiten)  # (D, K): the way back
 
     @classmethod
-    def from_samples(cls, samples: Float[Tensor, "count D"] | Iterable[Float[Tensor, "chunk D"]]) -> "MahalanobisPrior":
+    def from_samples(cls, samples: Float[Tensor, "count D"] | Iterable[Float[Tensor, "_ D"]]) -> "MahalanobisPrior":
         """Fit to vectors, given at once or in chunks; sums are in float64, with count - 1 in the denominator.
 
         Raises:
