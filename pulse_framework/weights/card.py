@@ -23,8 +23,8 @@ class Card:
     Attributes:
         name: The card's file name without its suffix.
         sources: Where to get the file, best first; see ``pulse_framework.weights.sources``.
-        sha256: Hash of the file, 64 lower-case hexadecimal digits.
-        size: Bytes.
+        sha256: Hash of the file, 64 lower-case hexadecimal digits; None if unknown to us, and then the first fetch records it.
+        size: Bytes; None if unknown to us.
         format: What kind of file it is, as a file suffix (``pt``, ``safetensors``, ``pkl``).
         architecture: The network, in words.
         licence: SPDX identifier, or words where there is none.
@@ -37,8 +37,8 @@ class Card:
 
     name: str
     sources: tuple[str, ...]
-    sha256: str
-    size: int
+    sha256: str | None
+    size: int | None
     format: str
     architecture: str
     licence: str
@@ -47,6 +47,11 @@ class Card:
     alignment: str
     notes: str = ""
     folder: Path = Path()
+
+    @property
+    def non_commercial(self) -> bool:
+        """Whether the licence, in its words or its identifier, allows non-commercial use only."""
+        return bool(re.search(r"non-?commercial|\bNC\b", self.licence, re.IGNORECASE))
 
 
 def read_card(path: str | Path) -> Card:
@@ -100,14 +105,18 @@ def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
 
+def _is_hash(value: object) -> bool:
+    return isinstance(value, str) and bool(re.fullmatch("[0-9a-f]{64}", value))
+
+
 def _are_sources(value: object) -> bool:
     return isinstance(value, list) and bool(value) and all(_is_text(source) and sources.is_source(source) for source in value)
 
 
 _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "sources": ("a list of paths and of https://, hf:// and pypi: addresses", _are_sources),
-    "sha256": ("64 lower-case hexadecimal digits, in quotes", lambda v: _is_text(v) and bool(re.fullmatch("[0-9a-f]{64}", v))),
-    "size": ("a number of bytes", _is_count),
+    "sha256": ("64 lower-case hexadecimal digits, in quotes, or null", lambda v: v is None or _is_hash(v)),
+    "size": ("a number of bytes, or null", lambda v: v is None or _is_count(v)),
     "format": ("a file suffix without its dot", lambda v: _is_text(v) and v.isalnum()),
     "architecture": ("text", _is_text),
     "licence": ("text", _is_text),

