@@ -370,7 +370,7 @@ def test_hub_is_optional(tmp_path, monkeypatch):
 
 def test_import_is_cheap():
     code = "import sys, pulse_framework.weights; print([m for m in sys.argv[1:] if m in sys.modules])"
-    heavy = ["yaml", "pooch", "requests", "platformdirs", "huggingface_hub", "hydra", "omegaconf"]
+    heavy = ["yaml", "requests", "platformdirs", "huggingface_hub", "hydra", "omegaconf"]
     done = subprocess.run([sys.executable, "-c", code, *heavy], cwd=ROOT, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
 

@@ -6,9 +6,6 @@ whoever means another file deletes it. Writers wait for one another, and readers
 
 import json
 import re
-import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -47,8 +44,10 @@ def record(file: Path, name: str, new: Record) -> tuple[Record, bool]:
     Raises:
         WeightsError: The lock file is unreadable.
     """
+    from filelock import FileLock
+
     file.parent.mkdir(parents=True, exist_ok=True)
-    with _alone(file.with_suffix(".lock")):
+    with FileLock(file.with_suffix(".lock")):
         records = _read(file)
         if name in records:
             return records[name], False
@@ -75,24 +74,3 @@ def _read(file: Path) -> dict[str, Record]:
             f'lock file {file}: expected {{name: {{"sha256", "size", "url"}}}}, got {why}; repair it, or delete it to record anew'
         ) from error
     return records
-
-
-@contextmanager
-def _alone(file: Path) -> Iterator[None]:
-    """Hold a file that one process at a time can hold; the system lets go of it when the process ends, however it ends."""
-    with file.open("a+b") as handle:
-        if sys.platform == "win32":
-            import msvcrt
-
-            handle.seek(0)
-            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK, 1)
-        else:
-            import fcntl
-
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        try:
-            yield
-        finally:
-            if sys.platform == "win32":
-                handle.seek(0)
-                msvcrt.locking(handle.fileno(), msvcrt.LK_UNLCK, 1)
