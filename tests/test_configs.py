@@ -227,6 +227,7 @@ def test_entry_points_become_choices(monkeypatch, allowed):
         ],
     }
     real = importlib.metadata.entry_points
+    load()  # Hydra registers its own parts at first use, and that must not end up in the copy
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(ConfigStore.instance().repo))
     monkeypatch.setattr(
         importlib.metadata, "entry_points", lambda **group: points.get(group.get("group")) if "group" in group else real()
