@@ -5,7 +5,6 @@ of strangers: it is escaped before it is shown.
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Annotated, Any, Protocol
@@ -18,6 +17,7 @@ from torch import Tensor
 
 from pulse_framework.cli.compose import ConfigError, build, configs_folder
 from pulse_framework.cli.options import planning, say
+from pulse_framework.runtime import write_atomic
 
 __all__ = ["convert_checkpoint", "inspect_checkpoint"]
 
@@ -136,17 +136,12 @@ def _write(path: Path, source: Path, found: Checkpoint) -> None:
         ValueError: What is read back is not what was written.
     """
     content = save({name: tensor.contiguous() for name, tensor in found.tensors.items()}, _metadata(found))
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if other := _difference(found, _read(temporary)):
+
+    def check(written: Path) -> None:
+        if other := _difference(found, _read(written)):
             raise ConfigError(f"{source}: expected to read back what was written, got another {other}; report this file")
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+
+    write_atomic(path, content, check)
 
 
 def _metadata(found: Checkpoint) -> dict[str, str]:

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +25,16 @@ from pulse_framework.search import SearchResult, Status
 __all__ = ["OutputFolder", "write_atomic", "write_latents"]
 
 
-def write_atomic(path: Path, content: bytes) -> None:
-    """Write a file whole or not at all."""
+def write_atomic(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
+    """Write a file whole or not at all; ``check`` may look at it, and refuse by raising, before it gets its name."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         with temporary.open("wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
+        if check is not None:
+            check(temporary)
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
