@@ -94,6 +94,7 @@ class StyleGAN1(Generator):
         zero = {k % count for k in zero_noise} if noise == "random" else set(range(count))
         maps = [LatentBlock(f"noise_{k}", (1, side(k), side(k)), Normal()) for k in range(count) if k not in zero]
         self.blocks = (*styles, *maps)
+        self.ladder = () if fit is None else ("v", "v_plus")
         self.image_shape = (3, side(count - 1), side(count - 1))
         self.eval().requires_grad_(False)
 

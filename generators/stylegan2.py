@@ -102,6 +102,7 @@ class StyleGAN2(Generator):
         rgb = [LatentBlock(f"rgb_{r}", (a.image_channels, r, r), slot="rgb", optional=True) for r, _ in inner if a.kind == "skip"]
         label = [LatentBlock("label", (a.c_dim,), OneHot(), searchable=False)] if a.c_dim else []
         self.blocks = (*label, *self._styles(a), *maps, *features, *rgb)
+        self.ladder = () if fit is None else ("v", "v_plus")
         self.image_shape = (a.image_channels, a.sides[-1], a.sides[-1])
         self.eval().requires_grad_(False)
 

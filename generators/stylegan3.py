@@ -95,6 +95,7 @@ class StyleGAN3(Generator):
             styles += [LatentBlock("v", one, Normal(), "style"), LatentBlock("v_plus", (rows, *one), Normal(), "style")]
         label = [LatentBlock("label", (a.c_dim,), OneHot(), searchable=False)] if a.c_dim else []
         self.blocks = (*label, *styles)
+        self.ladder = () if fit is None else ("v", "v_plus")
         self.image_shape = (a.img_channels, a.img_resolution, a.img_resolution)
         self.to(dtype).eval().requires_grad_(False)
 

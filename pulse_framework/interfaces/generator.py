@@ -19,10 +19,13 @@ class Generator(nn.Module, ABC):
     Attributes:
         blocks: Declared inputs; the first block of each slot is the default of that slot.
         image_shape: (C, H, W) of one image.
+        ladder: Blocks to search one after the other when a search names none, each lifted from the one before: the one that holds
+            the image closest to what was trained on first. Empty: the first block that a gradient reaches.
     """
 
     blocks: tuple[LatentBlock, ...]
     image_shape: tuple[int, int, int]
+    ladder: tuple[str, ...] = ()
 
     @abstractmethod
     def synthesize(self, latents: Latents) -> Float[Tensor, "N C H W"]:
