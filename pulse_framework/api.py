@@ -64,7 +64,7 @@ def upsample(image: Any, **settings: Any) -> Restoration:  # noqa: ANN401
 def upsample_all(
     images: Sequence[Any],
     *,
-    generator: str | Generator = "digiface-dcgan-64",
+    generator: str | Generator = "faces-stylegan2-64",
     degradation: str | Degradation = "bicubic",
     factor: float | str | None = None,
     search: str | Plan = "default",

@@ -45,7 +45,7 @@ def sample(
         _free(output, stems, overwrite=overwrite)
     pictures = []
     for index, stem in enumerate(stems):
-        latents = draw(made, priors, stream(seed, f"sample {index}"), torch.zeros(1, device=where))
+        latents = draw(made, _drawn(made, priors), stream(seed, f"sample {index}"), torch.zeros(1, device=where))
         pictures.append(_save(made, latents, output, stem, {"generator": name, "seed": str(seed), "sample": str(index)}))
     write_png(grid([pictures[i : i + COLUMNS] for i in range(0, min(number, COLUMNS**2), COLUMNS)]), output / "grid.png")
 
@@ -102,13 +102,22 @@ def _along(prior: LatentPrior | None, first: Tensor, second: Tensor, t: float) -
 def _built(
     generator: str | None, overrides: list[str], device: str, config_dir: Path | None, allow: list[str]
 ) -> tuple[str, GeneratorInterface, dict[str, LatentPrior], torch.device]:
-    """Name, generator, priors of the blocks that a search moves, and device of a configuration."""
+    """Name, generator, priors of the blocks that a search may move, and device of a configuration."""
     config = load([f"trainer.device={device}", *([f"generator={generator}"] if generator else []), *overrides], config_dir)
     where = build(config.trainer, allow)().strategy.root_device
     made, prior = build_as(GeneratorInterface, config.generator, allow), build(config.prior, allow)
-    priors = dict(prior) if isinstance(prior, Mapping) else dict.fromkeys(searched_blocks(made), prior)
-    space(made.blocks, priors)
+    priors = dict(prior) if isinstance(prior, Mapping) else dict.fromkeys((*searched_blocks(made), *made.ladder), prior)
+    space(made.blocks, _drawn(made, priors))
     return config.choices.generator, made.to(where), priors, where
+
+
+def _drawn(generator: GeneratorInterface, priors: Mapping[str, LatentPrior]) -> dict[str, LatentPrior]:
+    """The first block of each slot, with its prior."""
+    slots = {block.name: block.slot for block in generator.blocks}
+    first: dict[str, str] = {}
+    for name in priors:
+        first.setdefault(slots.get(name, name), name)
+    return {name: priors[name] for name in first.values()}
 
 
 def _free(output: Path, stems: list[str], *, overwrite: bool) -> None:

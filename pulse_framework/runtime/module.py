@@ -63,7 +63,8 @@ class SearchModule(pl.LightningModule):
         super().__init__()
         self.generator, self.plan = generator, plan
         self.operators = nn.ModuleDict({_key(shape): operator for shape, operator in operators.items()})
-        self.priors = nn.ModuleList(prior for phase in plan.phases for prior in dict.fromkeys(phase.priors(generator).values()))
+        phases = [rung for phase in plan.phases for rung in phase.on(generator)]
+        self.priors = nn.ModuleList(prior for phase in phases for prior in dict.fromkeys(phase.priors(generator).values()))
         self._engines: dict[str, Engine] = {}
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> int:

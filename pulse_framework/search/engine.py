@@ -59,7 +59,8 @@ class Engine:
     Args:
         generator: G; its weights are not altered.
         degradation: A.
-        phases: At least one. A phase begins at the best iterate of the one before, lifted to its blocks.
+        phases: At least one, each standing for what ``Phase.on`` makes of it. A phase begins at the best iterate of the one
+            before, lifted to its blocks.
         draws: Random draws for each search, of which it starts at the one whose degraded image is nearest.
         slots: Searches that run at once, at most; rounded down to a power of two.
         lane: The batch width whose bits are the reference; part of the settings that determine a result. None: 1 on a CPU, 8
@@ -87,7 +88,8 @@ class Engine:
         for name, value in (("draws", draws), ("slots", slots), ("lane", lane), ("poll_every", poll_every)):
             if value is not None and value < 1:
                 raise ValueError(f"engine {name}: expected at least 1, got {value}")
-        self.generator, self.degradation, self.phases = generator, degradation, tuple(phases)
+        self.generator, self.degradation = generator, degradation
+        self.phases = tuple(rung for phase in phases for rung in phase.on(generator))
         if not self.phases:
             raise ValueError("engine phases: expected at least one phase, got none")
         self.draws = draws

@@ -10,12 +10,14 @@ which is the angle between the two where their lengths agree. The constants 512 
 of w, so that the published weight of 0.05 keeps its meaning. One row, or equal ones, give 0, with gradient 0.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_framework.interfaces import Generator
 from pulse_framework.search.objective import Evaluation, Term
 
 __all__ = ["Geocross", "geocross"]
@@ -42,9 +44,26 @@ class Geocross(Term):
 
     Attributes:
         block: A block of shape (L, D): the styles of all layers, as the network takes them.
+        optional: Whether the term is left out for a generator without this block, instead of refusing it.
     """
 
     block: str = "w_plus"
+    optional: bool = False
+
+    def applies(self, generator: Generator, moved: Sequence[str]) -> bool:
+        """Whether the generator has the block.
+
+        Raises:
+            ValueError: It has not, and the term is not optional; or the block is not of shape (L, D).
+        """
+        shapes = {block.name: block.shape for block in generator.blocks}
+        if self.block not in shapes and self.optional:
+            return False
+        if len(shapes.get(self.block, ())) != 2:
+            raise ValueError(
+                f"Geocross block: expected a block of shape (L, D), got {self.block!r} of {sorted(shapes)}; leave the term out"
+            )
+        return True
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """In squared radians times 64."""

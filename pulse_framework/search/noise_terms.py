@@ -11,7 +11,7 @@ and maps add up. As in the published program, averages are not rescaled to varia
 of its own.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -19,6 +19,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pulse_framework.interfaces import Generator
+from pulse_framework.latents import space
 from pulse_framework.search.objective import Evaluation, Term
 
 __all__ = ["NoiseAutocorrelation", "noise_autocorrelation"]
@@ -45,25 +47,28 @@ class NoiseAutocorrelation(Term):
 
     blocks: str | Sequence[str] = "noise_"
 
-    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
-        """In squared units of the map's variance.
+    def applies(self, generator: Generator, moved: Sequence[str]) -> bool:
+        """True.
 
         Raises:
-            ValueError: A block is not there or is no map, or none that moves has the prefix.
+            ValueError: A block is not part of the input or is no map, or none that moves has the prefix.
         """
-        return torch.stack([noise_autocorrelation(at.latents[name]) for name in self._names(at)]).sum(0)
-
-    def _names(self, at: Evaluation) -> list[str]:
-        if isinstance(self.blocks, str):
-            names = [name for name in at.priors if name.startswith(self.blocks)]
-            wanted, there = f"blocks that move and begin with {self.blocks!r}", sorted(at.priors)
-        else:
-            names, there = list(self.blocks), sorted(at.latents)
-            wanted = f"blocks {names}" if names else "at least one block"
-        if not names or not at.latents.keys() >= set(names):
+        shapes = {name: block.shape for name, block in space(generator.blocks, moved).items()}
+        names = self._names(moved)
+        if not names or not shapes.keys() >= set(names):
+            prefix = isinstance(self.blocks, str)
+            wanted = f"blocks that move and begin with {self.blocks!r}" if prefix else f"blocks {names}" if names else "a block"
             raise ValueError(
-                f"NoiseAutocorrelation blocks: expected {wanted}, got {there}; move noise maps or leave the term out"
+                f"NoiseAutocorrelation blocks: expected {wanted}, got {sorted(moved if prefix else shapes)};"
+                " move noise maps or leave the term out"
             )
-        if flat := {name: tuple(at.latents[name].shape[1:]) for name in names if at.latents[name].ndim != 4}:
+        if flat := {name: shapes[name] for name in names if len(shapes[name]) != 3}:
             raise ValueError(f"NoiseAutocorrelation blocks: expected maps of shape (C, h, w), got {flat}; leave them out")
-        return names
+        return True
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In squared units of the map's variance."""
+        return torch.stack([noise_autocorrelation(at.latents[name]) for name in self._names(at.priors)]).sum(0)
+
+    def _names(self, moved: Iterable[str]) -> list[str]:
+        return [name for name in moved if name.startswith(self.blocks)] if isinstance(self.blocks, str) else list(self.blocks)

@@ -1,14 +1,14 @@
 """What a search minimises: a weighted sum of named terms, one number per item."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pulse_framework.interfaces import LatentPrior
+from pulse_framework.interfaces import Generator, LatentPrior
 from pulse_framework.latents import Latents
 
 __all__ = ["Evaluation", "L1Consistency", "L2Consistency", "Objective", "PriorEnergy", "Term"]
@@ -46,6 +46,15 @@ class Term(ABC):
     """One weighted part of the objective."""
 
     weight: float = 1.0
+
+    def applies(self, generator: Generator, moved: Sequence[str]) -> bool:
+        """Whether the term has a part in a search of the blocks ``moved``; if not, it is left out.
+
+        Raises:
+            ValueError: It should have, and cannot.
+        """
+        del generator, moved
+        return True
 
     @abstractmethod
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
@@ -98,6 +107,14 @@ class Objective:
         if not terms:
             raise ValueError("Objective: expected at least one term, got none; add L2Consistency")
         self.terms = dict(terms)
+
+    def on(self, generator: Generator, moved: Sequence[str]) -> "Objective":
+        """The terms that apply to a search of the blocks ``moved``.
+
+        Raises:
+            ValueError: A term refuses the blocks, or none is left.
+        """
+        return Objective({name: term for name, term in self.terms.items() if term.applies(generator, moved)})
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """The objective of each item."""

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -83,7 +83,8 @@ class Phase:
         optimiser: How.
         schedule: Multiplier of its rate over the budget.
         stop: When it ends.
-        blocks: Names of the blocks that move; None means the names of ``prior``, or the first searchable block.
+        blocks: Names of the blocks that move; None means the names of ``prior``, or the generator's ladder, one rung after the
+            other; see ``on``.
     """
 
     prior: LatentPrior | Mapping[str, LatentPrior]
@@ -92,6 +93,33 @@ class Phase:
     stop: StopRule
     schedule: Schedule = field(default_factory=Constant)
     blocks: Sequence[str] | None = None
+
+    def on(self, generator: Generator) -> tuple["Phase", ...]:
+        """What the phase comes to on a generator, checked.
+
+        Where no block is named, that is one phase for each rung of the generator's ladder. They share the budget: each but the
+        last has an equal part, and is left out if that is less than one step. Each has a schedule of its own. Terms that do not
+        apply are left out.
+
+        Raises:
+            ValueError: A block is unknown, cannot be searched, or has no prior; there is none to move; a term refuses them.
+        """
+        return tuple(
+            replace(rung, objective=rung.objective.on(generator, tuple(rung.priors(generator))))
+            for rung in self._rungs(generator)
+        )
+
+    def _rungs(self, generator: Generator) -> tuple["Phase", ...]:
+        count = len(generator.ladder)
+        if self.blocks or isinstance(self.prior, Mapping) or not count:
+            return (self,)
+        share = self.stop.steps // count
+        steps = [*[share] * (count - 1), self.stop.steps - share * (count - 1)]
+        return tuple(
+            replace(self, blocks=(name,), stop=replace(self.stop, steps=step))
+            for name, step in zip(generator.ladder, steps, strict=True)
+            if step
+        )
 
     def priors(self, generator: Generator) -> dict[str, LatentPrior]:
         """The prior of every block that moves, in the generator's order.

@@ -64,7 +64,7 @@ class Plan:
             ValueError: A block is unknown, cannot be searched, or has no prior.
         """
         for phase in self.phases:
-            phase.priors(generator)
+            phase.on(generator)
 
     def engine(self, generator: Generator, degradation: Degradation, observe: Callable[[Progress], None] | None = None) -> Engine:
         """The engine that this plan asks for."""

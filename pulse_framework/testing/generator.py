@@ -117,6 +117,24 @@ class GeneratorContract(ABC):
                 rest = {other: value for other, value in latents.items() if slots[other] != slot}
                 close(generator(rest | {name: lifted}), image, f"image of {sorted(latents)} lifted to {name!r}")
 
+    def test_ladder_can_be_climbed(self) -> None:
+        """Its rungs are searchable blocks, each reached from the one before, and the last leads to the same image."""
+        generator = self.make().double()
+        if not generator.ladder:
+            return
+        first, *others = generator.ladder
+        slots = {block.name: block.slot for block in generator.blocks}
+        latents = next(latents for latents in _inputs(generator, 2) if first in latents)
+        assert all(space(generator.blocks, (name,))[name].searchable for name in generator.ladder), "expected searchable rungs"
+        image = generator(latents)
+        for name in others:
+            rest = {other: value for other, value in latents.items() if slots[other] != slots[name]}
+            try:
+                latents = rest | {name: generator.lift(latents, name)}
+            except ValueError as error:
+                raise AssertionError(f"expected a way up the ladder to {name!r}") from error
+            close(generator(latents), image, f"image on rung {name!r} of the ladder")
+
     def test_lift_refuses_an_unknown_block(self) -> None:
         """With a ValueError."""
         generator = self.make()

@@ -5,6 +5,8 @@ import math
 import pytest
 import torch
 
+from pulse_framework.interfaces import Generator
+from pulse_framework.latents import LatentBlock
 from pulse_framework.priors import SpherePrior
 from pulse_framework.search import Evaluation, NoiseAutocorrelation
 from pulse_framework.search.noise_terms import noise_autocorrelation
@@ -77,6 +79,17 @@ def at(latents, moved):
 
 
 LATENTS = {"v": white(2, 5), "noise_0": white(2, 1, 4, 4), "noise_1": white(2, 1, 16, 16, seed=1), "noise_2": white(2, 1, 8, 8)}
+
+
+class World(Generator):
+    """Declares the blocks of ``LATENTS``."""
+
+    blocks = tuple(LatentBlock(name, tuple(value.shape[1:])) for name, value in LATENTS.items())
+
+    def synthesize(self, latents):
+        return latents["noise_0"]
+
+
 VALUE = {name: noise_autocorrelation(value) for name, value in LATENTS.items() if value.ndim == 4}
 
 
@@ -92,10 +105,10 @@ def test_term_sums_the_maps_that_move_or_are_named():
     [
         ("noise_", r"expected blocks that move and begin with 'noise_', got \['v'\]; move noise maps"),
         (["noise_0", "noise_9"], r"expected blocks \['noise_0', 'noise_9'\], got \['noise_0', 'noise_1', 'noise_2', 'v'\]"),
-        ([], "expected at least one block"),
+        ([], "expected a block"),
         (["v", "noise_0"], r"expected maps of shape \(C, h, w\), got \{'v': \(5,\)\}"),
     ],
 )
 def test_blocks_that_are_not_there_are_refused(blocks, match):
     with pytest.raises(ValueError, match=match):
-        NoiseAutocorrelation(blocks=blocks)(at(LATENTS, ["v"]))
+        NoiseAutocorrelation(blocks=blocks).applies(World(), ["v"])

@@ -7,7 +7,19 @@ import pytest
 import torch
 
 from pulse_framework.priors import FlatPrior, GaussianPrior, SpherePrior
-from pulse_framework.search import SGD, Adam, Engine, L2Consistency, Objective, Phase, Search, StopRule, mse_from_db, psnr_db
+from pulse_framework.search import (
+    SGD,
+    Adam,
+    Engine,
+    Geocross,
+    L2Consistency,
+    Objective,
+    Phase,
+    Search,
+    StopRule,
+    mse_from_db,
+    psnr_db,
+)
 from pulse_framework.testing.checks import rng, uniform
 from pulse_framework.testing.toys import LabelToy, PoolToy, StyleToy
 
@@ -37,6 +49,48 @@ def solve(generator, *phases, y=Y, **changes):
 )
 def test_blocks_that_move(phase, moved):
     assert list(phase.priors(StyleToy())) == moved
+
+
+class Climber(StyleToy):
+    """Declares a ladder."""
+
+    ladder = ("z", "w", "w_plus")
+
+
+@pytest.mark.parametrize(
+    ("steps", "shares"),
+    [(12, [("z", 4), ("w", 4), ("w_plus", 4)]), (5, [("z", 1), ("w", 1), ("w_plus", 3)]), (2, [("w_plus", 2)])],
+)
+def test_ladder_is_climbed_within_the_budget(steps, shares):
+    rungs = replace(PHASE, stop=StopRule(steps=steps, target_db=30.0)).on(Climber())
+    assert [(*rung.priors(Climber()), rung.stop.steps) for rung in rungs] == shares
+    assert all(rung.stop.target_db == 30.0 for rung in rungs)
+
+
+def test_ladder_is_left_alone_where_blocks_are_named():
+    for phase in (over("w"), over(prior={"w": FlatPrior()})):
+        (rung,) = phase.on(Climber())
+        assert list(rung.priors(Climber())) == ["w"]
+        assert rung.stop.steps == 12
+
+
+def test_climbing_is_the_phases_written_out():
+    written = [replace(over(name), stop=StopRule(steps=4)) for name in Climber.ladder]
+    (_, climbed), (_, expected) = solve(Climber(), over()), solve(Climber(), *written)
+    assert climbed.steps == expected.steps == 12
+    assert torch.equal(climbed.image, expected.image)
+    assert "w_plus" in climbed.latents
+
+
+def test_terms_that_do_not_apply_are_left_out():
+    terms = {"data": L2Consistency(), "cross": Geocross(optional=True)}
+    for generator, kept in ((StyleToy(), ["data", "cross"]), (LabelToy(), ["data"])):
+        (phase,) = over("z", objective=Objective(terms)).on(generator)
+        assert list(phase.objective.terms) == kept
+    with pytest.raises(ValueError, match=r"expected a block of shape \(L, D\), got 'w_plus' of \['label', 'z'\]"):
+        over("z", objective=Objective({"cross": Geocross()})).on(LabelToy())
+    with pytest.raises(ValueError, match=r"expected a block of shape \(L, D\), got 'z'"):
+        over("z", objective=Objective({"cross": Geocross(block="z", optional=True)})).on(LabelToy())
 
 
 def test_label_is_passed_over():

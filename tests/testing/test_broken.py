@@ -89,6 +89,8 @@ CASES = [
     case(Generators, "test_lift_keeps_the_image", generators.StrangeLift),
     case(Generators, "test_lift_keeps_the_image", generators.NoLift),
     case(Generators, "test_lift_keeps_the_image", StyleToy, lifts=(("w_plus", "w"),)),
+    case(Generators, "test_ladder_can_be_climbed", generators.BrokenLadder),
+    case(Generators, "test_ladder_can_be_climbed", generators.StuckLadder),
     case(Generators, "test_lift_refuses_an_unknown_block", generators.AliasedLift),
     case(Generators, "test_survives_float64", generators.SinglePrecision),
     case(Generators, "test_survives_another_device", generators.StrayTensor, RuntimeError),

@@ -4,11 +4,12 @@ import torch
 from torch import Tensor
 
 from pulse_framework.latents import LatentBlock, Latents, PushForward
-from pulse_framework.testing.toys import LinearToy, StyleToy
+from pulse_framework.testing.toys import LabelToy, LinearToy, StyleToy
 
 __all__ = [
     "AliasedLift",
     "BatchMean",
+    "BrokenLadder",
     "DeadNoise",
     "GlobalDice",
     "InPlaceLatent",
@@ -19,6 +20,7 @@ __all__ = [
     "StaleWeight",
     "StrangeLift",
     "StrayTensor",
+    "StuckLadder",
     "WrongShape",
 ]
 
@@ -143,3 +145,15 @@ class StaleWeight(LinearToy):
         if self._kept is None:
             self._kept = self.weight.detach().flatten(0, 2).T.clone()
         return (latents["z"] @ self._kept).unflatten(1, self.image_shape) + self.bias
+
+
+class BrokenLadder(StyleToy):
+    """There is no way from w_plus down to w."""
+
+    ladder = ("w_plus", "w")
+
+
+class StuckLadder(LabelToy):
+    """No gradient reaches its only rung."""
+
+    ladder = ("label",)
