@@ -97,8 +97,9 @@ class Phase:
     def on(self, generator: Generator) -> tuple["Phase", ...]:
         """What the phase comes to on a generator, checked.
 
-        Where no block is named, that is one phase for each rung of the generator's ladder. They share the budget: each but the
-        last has an equal part, and is left out if that is less than one step. Each has a schedule of its own. Terms that do not
+        Where no block is named, that is one phase for each rung of the generator's ladder. Each but the last
+        has a tenth of the budget, which is enough to come near, and is left out if that is less than one step; the last has what
+        is left. Each has a schedule of its own. Terms that do not
         apply are left out.
 
         Raises:
@@ -113,7 +114,7 @@ class Phase:
         count = len(generator.ladder)
         if self.blocks or isinstance(self.prior, Mapping) or not count:
             return (self,)
-        share = self.stop.steps // count
+        share = self.stop.steps // 10
         steps = [*[share] * (count - 1), self.stop.steps - share * (count - 1)]
         return tuple(
             replace(self, blocks=(name,), stop=replace(self.stop, steps=step))

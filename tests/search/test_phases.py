@@ -59,7 +59,7 @@ class Climber(StyleToy):
 
 @pytest.mark.parametrize(
     ("steps", "shares"),
-    [(12, [("z", 4), ("w", 4), ("w_plus", 4)]), (5, [("z", 1), ("w", 1), ("w_plus", 3)]), (2, [("w_plus", 2)])],
+    [(300, [("z", 30), ("w", 30), ("w_plus", 240)]), (12, [("z", 1), ("w", 1), ("w_plus", 10)]), (9, [("w_plus", 9)])],
 )
 def test_ladder_is_climbed_within_the_budget(steps, shares):
     rungs = replace(PHASE, stop=StopRule(steps=steps, target_db=30.0)).on(Climber())
@@ -75,9 +75,9 @@ def test_ladder_is_left_alone_where_blocks_are_named():
 
 
 def test_climbing_is_the_phases_written_out():
-    written = [replace(over(name), stop=StopRule(steps=4)) for name in Climber.ladder]
-    (_, climbed), (_, expected) = solve(Climber(), over()), solve(Climber(), *written)
-    assert climbed.steps == expected.steps == 12
+    written = [replace(over(name), stop=StopRule(steps=steps)) for name, steps in zip(Climber.ladder, (2, 2, 16), strict=True)]
+    (_, climbed), (_, expected) = solve(Climber(), over(stop=StopRule(steps=20))), solve(Climber(), *written)
+    assert climbed.steps == expected.steps == 20
     assert torch.equal(climbed.image, expected.image)
     assert "w_plus" in climbed.latents
 
