@@ -7,10 +7,10 @@ import torch
 
 import pulse_framework
 from degradations.downscale import Downscale
-from generators import dcgan
+from generators import stylegan2
 from pulse_framework.images import read_image, write_png
 from pulse_framework.priors import SpherePrior
-from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Objective, single_phase
+from pulse_framework.search import Adam, Geocross, L2Consistency, Linear1CycleDrop, Objective, single_phase
 from pulse_framework.weights import fetch
 
 arguments = argparse.ArgumentParser(description=__doc__)
@@ -31,8 +31,9 @@ for k, result in enumerate(found.results):
     write_png(result.image, given.output / f"face_{k}.png")
 
 # The same, from parts. Every one of them can be replaced by another, or by one of your own.
-generator = dcgan.load(fetch("pkg://generators/cards/digiface-dcgan-64.yaml"))
-parts = {"prior": SpherePrior(), "objective": Objective({"consistency": L2Consistency(weight=100.0)})}
+generator = stylegan2.load(fetch("pkg://generators/cards/faces-stylegan2-64.yaml"), fit_samples=100_000)
+objective = Objective({"consistency": L2Consistency(weight=100.0), "geocross": Geocross(weight=0.05)})
+parts = {"prior": SpherePrior(), "objective": objective}
 parts |= {"optimiser": Adam(rate=0.4), "schedule": Linear1CycleDrop()}
 plan = single_phase(**parts, steps=given.steps, target_db=27.0, samples=2, draws=given.draws)
 (answer,) = plan.run(plan.engine(generator, Downscale(8)), [("face", y)])

@@ -153,7 +153,7 @@ def test_pulse_paper_is_what_was_published():
 
 
 WRONG = {
-    "search.nope=1": "search.nope: expected one of prior, objective, steps",
+    "search.nope=1": "search.nope: expected one of prior, objective, blocks",
     "nope=1": "nope: expected one of generator",
     "generator=nope": "digiface-dcgan-64",
     "nope/x=1": "nope",

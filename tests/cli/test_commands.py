@@ -148,7 +148,7 @@ def test_render_refuses(pulse, linear, tmp_path):
 def test_list(pulse, pulse_process, tmp_path):
     assert set(pulse("list", "generators").out.split()) >= {"digiface-dcgan-64", "linear", "module", "torchscript"}
     assert "pulse_paper" in pulse("list", "experiments").out.split()
-    assert pulse("list", "searches").out.split() == ["default", "ladder"]
+    assert pulse("list", "searches").out.split() == ["default"]
     assert "digiface-dcgan-64" in pulse("list", "weights").out.split()
     assert "priors\tsphere\n" in pulse("list").out
     assert pulse("list", "nonsense").status == 2
@@ -171,7 +171,7 @@ def test_weights_offline_without_cache(pulse, pulse_process, small, tmp_path, mo
     elsewhere = {"PULSE_OFFLINE": "1", "PULSE_HOME": str(tmp_path / "home")}
     for name, value in elsewhere.items():
         monkeypatch.setenv(name, value)
-    done = pulse("upsample", small[0], "-o", tmp_path / "out")
+    done = pulse("upsample", small[0], "-o", tmp_path / "out", "--generator", "digiface-dcgan-64")
     assert (done.status, len(done.error_lines)) == (2, 1)
     assert "PULSE_OFFLINE" in done.err
     assert str(tmp_path / "home") in done.err
