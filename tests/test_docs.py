@@ -179,7 +179,8 @@ def test_python_of_the_readme_runs(place):
     space = {}
     exec(code, space)
     assert space["found"].images.shape == (2, 3, 64, 64)
-    assert space["found"].latents["z"].shape == (2, 100)
+    assert space["found"].latents["v_plus"].shape == (2, 10, 128)
+    assert space["found"].latents["noise_0"].shape == (2, 1, 4, 4)
 
 
 @pytest.mark.weights

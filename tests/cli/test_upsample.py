@@ -30,7 +30,9 @@ FIELDS = {
 
 
 def latents_of(folder):
-    return {path.name: load_file(path)["z"] for path in sorted(folder.glob("*.safetensors"))}
+    """All blocks of each file, end to end."""
+    files = {path.name: load_file(path) for path in sorted(folder.glob("*.safetensors"))}
+    return {name: torch.cat([blocks[block].flatten() for block in sorted(blocks)]) for name, blocks in files.items()}
 
 
 def test_everything_written_is_consistent(pulse, records, small, linear, linear_file, tmp_path):
