@@ -7,7 +7,7 @@ are skipped undecoded. A StyleGAN2 gets SG2-ADA's names (`generators._layouts`) 
 | written by | what it is | `source_format` |
 | --- | --- | --- |
 | NVIDIA, PyTorch (StyleGAN2-ADA, StyleGAN3) | pickle of persistent objects; ``G_ema`` is taken | nvidia-torch |
-| NVIDIA, TensorFlow (StyleGAN, StyleGAN2, StyleGAN2-ADA) | pickle of (G, D, Gs); Gs is taken | nvidia-tensorflow |
+| NVIDIA, TensorFlow (ProGAN, StyleGAN, StyleGAN2, StyleGAN2-ADA) | pickle of (G, D, Gs); Gs is taken | nvidia-tensorflow |
 | rosinality, converted and snapshots | ``torch.save`` of {g_ema, latent_avg?, args?, ...} | rosinality |
 | pSp, e4e | ``torch.save`` of {state_dict, latent_avg, opts}; ``decoder.`` is taken | psp |
 | PULSE, lernapparat; any state dict | ``torch.save`` of names and tensors | torch |
@@ -27,7 +27,16 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from generators._layouts import rosinality_to_ada, stylegan1_shapes, stylegan2_shapes, stylegan3_shapes, tensorflow_to_ada
+from generators._layouts import (
+    PROGAN,
+    STYLEGAN1,
+    progan_shapes,
+    rosinality_to_ada,
+    stylegan1_shapes,
+    stylegan2_shapes,
+    stylegan3_shapes,
+    tensorflow_to_ada,
+)
 from generators._nvidia import CHECKPOINTS, Module, Network, Plain, arguments, plain, static_arguments, variables, walk
 from generators._pickle import load
 from generators._storages import Budget, LazyTensor, Storage, decode, is_legacy, load_legacy, storage_id
@@ -189,7 +198,10 @@ def _from_network(network: Network, budget: Budget) -> Checkpoint:
     extra: dict[str, Plain] = {"version": version, "static_kwargs": kwargs}
     if version < 4:
         family = "stylegan1" if any(name.startswith("mapping/") for name in tensors) else "progan"
-        return Checkpoint(tensors, told, family, "nvidia-tensorflow", extra)
+        settings = kwargs if isinstance(kwargs, dict) else {}
+        told |= {name: settings[name] for name in (STYLEGAN1 if family == "stylegan1" else PROGAN) if name in settings}
+        shapes = progan_shapes(tensors) if family == "progan" else {}
+        return _told(Checkpoint(tensors, shapes, family, "nvidia-tensorflow"), told, extra)
     kernel = told.get("resample_kernel", [1, 3, 3, 1])
     if not isinstance(kernel, list) or not kernel or not all(isinstance(tap, int | float) for tap in kernel):
         raise ValueError("expected resample_kernel to be a list of numbers, got something else; fetch the file again")
@@ -214,6 +226,8 @@ def _known(tensors: dict[str, Tensor], source: str) -> Checkpoint:
         return Checkpoint(tensors, stylegan2_shapes(tensors), "stylegan2", source)
     if any(name.startswith("synthesis.L0_") for name in tensors):
         return Checkpoint(tensors, stylegan3_shapes(tensors), "stylegan3", source)
+    if "4x4/Dense/weight" in tensors:
+        return Checkpoint(tensors, progan_shapes(tensors), "progan", source)
     if any(name.endswith((".epi1.style_mod.lin.weight", "dense0.weight")) for name in tensors):
         return Checkpoint(tensors, stylegan1_shapes(tensors), "stylegan1", source)
     return Checkpoint(tensors, {}, "gaussian-fit" if {*tensors} == {"mean", "std"} else "", source)

@@ -20,11 +20,42 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
-__all__ = ["rosinality_to_ada", "stylegan1_shapes", "stylegan2_shapes", "stylegan3_shapes", "tensorflow_to_ada"]
+__all__ = [
+    "PROGAN",
+    "STYLEGAN1",
+    "check_grown",
+    "check_settings",
+    "progan_shapes",
+    "rosinality_to_ada",
+    "stylegan1_shapes",
+    "stylegan2_shapes",
+    "stylegan3_shapes",
+    "tensorflow_to_ada",
+]
 
 BLOCKS = 12
 KERNEL = (1.0, 3.0, 3.0, 1.0)
 Shapes = dict[str, object]
+STYLEGAN1: Shapes = {  # TensorFlow's arguments: a network that was told otherwise computes something else from the same tensors
+    "fused_scale": "auto",
+    "blur_filter": [1, 2, 1],
+    "mapping_lrmul": 0.01,
+    "mapping_nonlinearity": "lrelu",
+    "nonlinearity": "lrelu",
+    "mapping_use_wscale": True,
+    "use_wscale": True,
+    "normalize_latents": True,
+    "use_pixel_norm": False,
+    "use_instance_norm": True,
+}
+PROGAN: Shapes = {
+    "c_dim": 0,
+    "normalize_latents": True,
+    "use_wscale": True,
+    "use_pixelnorm": True,
+    "pixelnorm_epsilon": 1e-8,
+    "use_leakyrelu": True,
+}
 
 
 def rosinality_to_ada(tensors: Mapping[str, Tensor], latent_avg: Tensor | None = None) -> dict[str, Tensor]:
@@ -182,6 +213,36 @@ def stylegan1_shapes(tensors: Mapping[str, Tensor]) -> Shapes:
     dense = sum(bool(re.search(r"dense\d+\.weight$", name)) for name in tensors)
     out |= {"img_resolution": max(sides)} if sides else {}
     return out | ({"mapping_layers": dense} if dense else {})
+
+
+def progan_shapes(tensors: Mapping[str, Tensor]) -> Shapes:
+    """What the shapes of a ProGAN's variables tell; only what is there."""
+    sides = [int(found[1]) for name in tensors if (found := re.match(r"(\d{1,5})x\d+/", name))]
+    rgb = tensors.get("ToRGB_lod0/bias")
+    return ({"img_resolution": max(sides)} if sides else {}) | ({} if rgb is None else {"img_channels": rgb.numel()})
+
+
+def check_settings(kind: str, expected: Mapping[str, object], told: Mapping[str, object]) -> None:
+    """Refuse a TensorFlow network whose arguments make it another one than that of the paper.
+
+    Raises:
+        ValueError: An argument differs.
+    """
+    for name, value in expected.items():
+        if name in told and told[name] != value:
+            raise ValueError(
+                f"expected a {kind} made with {name}={value!r}, got {str(told[name])[:80]}; use one of the paper's form"
+            )
+
+
+def check_grown(tensors: Mapping[str, Tensor]) -> None:
+    """Refuse a TensorFlow network that was still growing.
+
+    Raises:
+        ValueError: The variable ``lod``, of the network or a part of it, is not 0.
+    """
+    if growing := [name for name, tensor in tensors.items() if name.split("/")[-1] == "lod" and bool((tensor != 0).any())]:
+        raise ValueError(f"expected a network grown to its full size, {growing[0]!r} to be 0, got more; use a later snapshot")
 
 
 def _mapping_shapes(tensors: Mapping[str, Tensor], w_dim: int) -> Shapes:

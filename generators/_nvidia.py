@@ -4,8 +4,9 @@ PyTorch (codebases of StyleGAN2-ADA and StyleGAN3): a dict whose ``G_ema`` is a 
 ``meta = {type, version, module_src, class_name, state}``. Upstream runs ``module_src``; here only ``state``, the module's
 ``__dict__``, is walked: ``_parameters``, ``_buffers`` and ``_modules`` to dotted names, and the plain attributes beside them.
 
-TensorFlow (StyleGAN, StyleGAN2, StyleGAN2-ADA): a tuple (G, D, Gs) of ``dnnlib.tflib.network.Network`` with state ``{version,
-name, static_kwargs, components, build_module_src, variables}``. Upstream runs ``build_module_src``; here ``variables`` are read.
+TensorFlow (ProGAN, StyleGAN, StyleGAN2, StyleGAN2-ADA): a tuple (G, D, Gs) of ``dnnlib.tflib.network.Network`` (ProGAN:
+``tfutil.Network``) with state ``{version, name, static_kwargs, components, build_module_src, variables}``, ProGAN's without
+``components``. Upstream runs ``build_module_src``; here ``variables`` are read.
 """
 
 from collections.abc import Iterable, Iterator
@@ -83,7 +84,7 @@ class Module(Inert):
 
 
 class Network(Inert):
-    """The stand-in of ``dnnlib.tflib.network.Network``."""
+    """The stand-in of ``dnnlib.tflib.network.Network`` and of ``tfutil.Network``."""
 
 
 class Namespace(Inert):
@@ -96,6 +97,7 @@ CHECKPOINTS: AllowList = {
     ("torch_utils.persistence", "_reconstruct_persistent_obj"): Module,
     ("dnnlib.util", "EasyDict"): lambda *_: {},
     ("dnnlib.tflib.network", "Network"): Network,
+    ("tfutil", "Network"): Network,
     ("argparse", "Namespace"): Namespace,
 }
 """Every name that may occur in a checkpoint, whatever its format."""

@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
 from torch.nn import functional
 
-__all__ = ["Synthesis", "layer_names", "rows_of_linear", "side"]
+__all__ = ["Synthesis", "doubling", "layer_names", "rows_of_linear", "scaled", "side"]
 
 _SLOPE = 0.2
 _EPS = 1e-5
@@ -80,7 +80,7 @@ class Synthesis(nn.Module):
         tensors = {name: tensor.detach().double() for name, tensor in tensors.items()}
         self.layers = nn.ModuleList(_Layer(tensors, layer) for layer in range(count))
         self.w_dim = tensors[layer_names(0)[1] + ".style_mod.lin.weight"].shape[1]
-        self.register_buffer("rgb_weight", _scaled(tensors["torgb.weight"]) / 2)
+        self.register_buffer("rgb_weight", scaled(tensors["torgb.weight"]) / 2)
         self.register_buffer("rgb_bias", (tensors["torgb.bias"] + 1) / 2)
 
     def forward(self, w_plus: Float[Tensor, "N L D"], noise: Iterable[Tensor | None]) -> Float[Tensor, "N 3 H W"]:
@@ -117,9 +117,9 @@ class _Layer(nn.Module):
         if layer == 0:
             weight, bias = tensors[f"{convolution}.const"] + tensors[f"{convolution}.bias"][:, None, None], None
         else:
-            weight = _scaled(tensors[f"{convolution}.weight"], math.sqrt(2))
+            weight = scaled(tensors[f"{convolution}.weight"], math.sqrt(2))
         if layer > 0 and layer % 2 == 0:
-            weight = _doubling(weight if side(layer) >= _FUSED_FROM else weight.flip(_PIXELS))
+            weight = doubling(weight if side(layer) >= _FUSED_FROM else weight.flip(_PIXELS))
             blur = tensors[f"{convolution}.intermediate.kernel"].expand(weight.shape[1], 1, -1, -1).contiguous()
         channels = weight.shape[1] if blur is not None or layer == 0 else weight.shape[0]
         ones = torch.arange(2 * channels) < channels
@@ -127,7 +127,7 @@ class _Layer(nn.Module):
         self.register_buffer("bias", bias)
         self.register_buffer("blur", blur)
         self.register_buffer("strength", tensors[f"{epilogue}.noise.weight"][None, :, None, None].clone())
-        self.register_buffer("style_weight", _scaled(tensors[f"{epilogue}.style_mod.lin.weight"]))
+        self.register_buffer("style_weight", scaled(tensors[f"{epilogue}.style_mod.lin.weight"]))
         self.register_buffer("style_bias", tensors[f"{epilogue}.style_mod.lin.bias"] + ones)
 
     def forward(self, x: Tensor | None, w: Tensor, noise: Tensor | None) -> Tensor:
@@ -209,12 +209,12 @@ def _of_rows(convolve: Callable[..., Tensor], x: Tensor, *weights: Tensor | None
     return convolve(x, *weights, **options)
 
 
-def _scaled(weight: Tensor, gain: float = 1.0) -> Tensor:
+def scaled(weight: Tensor, gain: float = 1.0) -> Tensor:
     """Equalised learning rate: stored with unit variance, used with ``gain`` over the root of the fan-in."""
     return weight * (gain / math.sqrt(weight[0].numel()))
 
 
-def _doubling(weight: Tensor) -> Tensor:
+def doubling(weight: Tensor) -> Tensor:
     """The four-tap kernel of the transposed convolution that doubles the size, (I, O, 4, 4)."""
     padded = functional.pad(weight.transpose(0, 1), (1, 1, 1, 1))
     return padded[:, :, 1:, 1:] + padded[:, :, :-1, 1:] + padded[:, :, 1:, :-1] + padded[:, :, :-1, :-1]

@@ -58,7 +58,12 @@ def extra(tmp_path):
         weights = {key.removeprefix("weights/"): torch.from_numpy(file[key]) for key in file if key.startswith("weights/")}
     torch.save(weights, tmp_path / "synthesis.pt")
     torch.save({"mean": torch.zeros(64), "std": torch.ones(64)}, tmp_path / "fit.pt")
+    shapes = {"4x4/Dense": (5, 32), "4x4/Conv": (3, 3, 2, 2), "ToRGB_lod0": (1, 1, 2, 3)}
+    progan = {f"{name}/weight": torch.randn(shape, generator=rng) for name, shape in shapes.items()}
+    progan |= {f"{name}/bias": torch.zeros(3 if name == "ToRGB_lod0" else 2) for name in shapes}
+    save_file(progan, tmp_path / "progan.safetensors")
     return {
+        "generator/progan": [f"generator.path='{tmp_path / 'progan.safetensors'}'"],
         "generator/stylegan1": [
             f"generator.synthesis='{tmp_path / 'synthesis.pt'}'",
             f"generator.gaussian_fit='{tmp_path / 'fit.pt'}'",
