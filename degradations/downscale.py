@@ -1,39 +1,36 @@
-r"""Antialiased bicubic downscaling, as in PULSE (Menon et al., CVPR 2020, arXiv 2003.03808).
+r"""Downscaling: PULSE's antialiased bicubic (Menon et al., CVPR 2020, arXiv:2003.03808), and that of other libraries.
 
-The operator is separable, :math:`A(x) = R\,x\,C^\top`. Row i of R (and of C) samples Keys' cubic kernel with
-:math:`a = -1/2`, stretched by the factor f,
-
-.. math:: R_{ip} \propto k\big((p - c_i) / f\big), \qquad c_i = (i + 1/2) f - 1/2, \qquad \sum_p R_{ip} = 1,
-
-over the taps p with :math:`|p - c_i| < 2 f`; taps outside of the image are folded back by reflection. An even integer f gives
-the 4 f taps, the padding of 3 f and the stride f of the published operator. For an odd one the published operator splits its
-padding unevenly, which puts :math:`c_i` half a pixel further, at :math:`(i + 1/2) f`; so does this one. Factor 1 is the identity.
-
-Reference for the kernel: Keys, "Cubic convolution interpolation for digital image processing", IEEE TASSP 29(6), 1981.
+The operator is separable, :math:`A(x) = R\,x\,C^\top`, with explicit matrices whose rows sample a kernel; see ``_resampling`` for
+the kernels and for what the libraries do differently. Each row sums to 1, so constants are preserved. Factor 1 is the identity.
 """
 
 import math
 from fractions import Fraction
 from functools import lru_cache
+from typing import get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from degradations._resampling import LIBRARIES, Kernel, Library, matrix, samples
 from pulse_framework.interfaces import LinearDegradation
 
 __all__ = ["Downscale"]
 
 
 class Downscale(LinearDegradation):
-    """Bicubic downscaling by any rational factor of at least 1: (C, H, W) to (C, floor(H / factor), floor(W / factor)).
+    """Downscaling by any rational factor of at least 1: (C, H, W) to (C, H / factor, W / factor), rounded down (MATLAB: up).
 
-    Constants are preserved. The kernel has negative lobes, so A of an image in [0, 1] can leave [0, 1] a little near edges.
+    Kernels with negative lobes (bicubic, Lanczos) can take A of an image in [0, 1] a little out of [0, 1] near edges.
 
     Args:
         factor: Pixels of the image per pixel of the measurement, along each axis: an integer, a fraction, text such as
             ``"32/5"`` or ``"6.4"``, or a float, which stands for the nearest fraction with a denominator of at most 1000.
+        kernel: ``nearest``, ``box``, ``bilinear``, ``bicubic``, ``lanczos2``, ``lanczos3`` or ``gaussian``.
+        library: Whose conventions: ``pulse``, ``pil``, ``torch``, ``torch_antialias`` or ``matlab``.
+        a: Parameter of the bicubic kernel; None is the library's.
+        sigma: Standard deviation of the Gaussian kernel, in pixels of the measurement.
 
     Attributes:
         factor: The factor, exactly.
@@ -41,24 +38,42 @@ class Downscale(LinearDegradation):
 
     Raises:
         TypeError: The factor is none of these.
-        ValueError: The factor is not a number, not finite or below 1.
+        ValueError: The factor is not a number, not finite or below 1; sigma is not positive; there is no such library, or it has
+            no such kernel.
     """
 
     gap = 0.5 / 255
 
-    def __init__(self, factor: int | float | str | Fraction) -> None:
+    def __init__(
+        self,
+        factor: int | float | str | Fraction,
+        kernel: str = "bicubic",
+        library: str = "pulse",
+        a: float | None = None,
+        sigma: float = 0.5,
+    ) -> None:
         super().__init__()
         self.factor = _rational(factor)
+        if library not in get_args(Library):
+            raise ValueError(f"Downscale library: expected one of {', '.join(get_args(Library))}, got {library!r}")
+        self.library: Library = library
+        if kernel not in LIBRARIES[self.library].kernels:
+            known = ", ".join(LIBRARIES[self.library].kernels)
+            raise ValueError(f"Downscale kernel: expected one that the library {library} has ({known}), got {kernel!r}")
+        self.kernel: Kernel = kernel
+        if not sigma > 0:
+            raise ValueError(f"Downscale sigma: expected a positive standard deviation in measurement pixels, got {sigma}")
+        self.a, self.sigma = a, sigma
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(C, floor(H / factor), floor(W / factor)).
+        """(C, H / factor, W / factor), rounded down, or up by MATLAB.
 
         Raises:
             ValueError: The image is smaller than the factor along an axis.
         """
         channels, height, width = image_shape
-        h, w = math.floor(height / self.factor), math.floor(width / self.factor)
-        if min(h, w) < 1:
+        h, w = (samples(side, self.factor, self.library) for side in (height, width))
+        if min(height, width) < self.factor:
             raise ValueError(
                 f"Downscale: expected images of at least {math.ceil(self.factor)} pixels a side for the factor {self.factor},"
                 f" got {height} x {width} (height x width); use a smaller factor or larger images"
@@ -92,8 +107,8 @@ class Downscale(LinearDegradation):
         return _sandwich(rows.mT, y, columns)
 
     def extra_repr(self) -> str:
-        """The factor."""
-        return f"factor={self.factor}"
+        """Factor, kernel and library."""
+        return f"factor={self.factor}, kernel={self.kernel}, library={self.library}"
 
     def _matrices(self, image_shape: tuple[int, int, int], like: Tensor) -> tuple[Tensor, Tensor]:
         """R and C for images of this shape, in the dtype and on the device of ``like``."""
@@ -101,7 +116,8 @@ class Downscale(LinearDegradation):
         if not like.is_floating_point():
             raise TypeError(f"Downscale: expected a tensor of floats, got {like.dtype}; convert it to floats in [0, 1]")
         _, height, width = image_shape
-        return tuple(_matrix(side, self.factor, like.dtype, like.device) for side in (height, width))  # type: ignore[return-value]
+        how = (self.factor, self.kernel, self.library, self.a, self.sigma)
+        return tuple(_matrix(side, how, like.dtype, like.device) for side in (height, width))  # type: ignore[return-value]
 
 
 def _sandwich(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
@@ -116,33 +132,14 @@ def _sandwich(left: Tensor, x: Tensor, right: Tensor) -> Tensor:
 
 
 @lru_cache(maxsize=16)
-def _matrix(side: int, factor: Fraction, dtype: torch.dtype, device: torch.device) -> Tensor:
-    """The matrix of one axis, (floor(side / factor), side), computed in float64 and then rounded."""
-    count, f = math.floor(side / factor), float(factor)
-    offset = Fraction(0) if factor.denominator == 1 and factor % 2 == 1 and factor > 1 else Fraction(-1, 2)
-    centres = np.array([float((i + Fraction(1, 2)) * factor + offset) for i in range(count)])
-    reach = math.ceil(2 * f)
-    taps = np.floor(centres).astype(np.int64)[:, None] + np.arange(-reach, reach + 2)
-    values = _keys((taps - centres[:, None]) / f)
-    matrix = np.zeros((count, side))
-    np.add.at(matrix, (np.arange(count)[:, None], _reflect(taps, side)), values / values.sum(1, keepdims=True))
+def _matrix(
+    side: int, how: tuple[Fraction, Kernel, Library, float | None, float], dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    """The matrix of one axis, computed in float64 and then rounded."""
+    factor, kernel, library, a, sigma = how
+    made = matrix(side, factor, kernel, library, a, sigma)
     with torch.inference_mode(False):  # the cached tensor must serve autograd, whoever asks first
-        return torch.from_numpy(matrix).to(device=device, dtype=dtype)
-
-
-def _keys(t: np.ndarray) -> np.ndarray:
-    """Keys' cubic kernel with a = -1/2; zero from 2 on."""
-    t = np.abs(t)
-    near = 1.5 * t**3 - 2.5 * t**2 + 1
-    far = -0.5 * t**3 + 2.5 * t**2 - 4 * t + 2
-    return np.where(t <= 1, near, np.where(t < 2, far, 0.0))
-
-
-def _reflect(index: np.ndarray, side: int) -> np.ndarray:
-    """Fold indices into [0, side) by reflection at the outermost pixels, as often as needed."""
-    period = max(2 * (side - 1), 1)
-    index = index % period
-    return np.minimum(index, period - index) if side > 1 else index
+        return torch.from_numpy(made).to(device=device, dtype=dtype)
 
 
 def _rational(factor: int | float | str | Fraction) -> Fraction:

@@ -75,6 +75,7 @@ def extra(tmp_path):
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
         "degradation/bicubic": ["degradation.factor=8"],
+        "degradation/downscale": ["degradation.factor=8"],
     }
 
 
