@@ -25,10 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["KERNELS", "LIBRARIES", "Kernel", "Library", "matrix", "samples"]
-
-Kernel = Literal["nearest", "box", "bilinear", "bicubic", "lanczos2", "lanczos3", "gaussian"]
-Library = Literal["pulse", "pil", "torch", "torch_antialias", "matlab"]
+__all__ = ["LIBRARIES", "matrix", "samples"]
 
 
 @dataclass(frozen=True)
@@ -39,33 +36,31 @@ class _Convention:
     antialias: bool
     outside: Literal["reflect", "symmetric", "replicate", "leave"]
     exact: bool
-    kernels: tuple[Kernel, ...]
+    kernels: tuple[str, ...]
 
 
-KERNELS: tuple[Kernel, ...] = ("nearest", "box", "bilinear", "bicubic", "lanczos2", "lanczos3", "gaussian")
-LIBRARIES: dict[Library, _Convention] = {
-    "pulse": _Convention(-0.5, True, "reflect", True, KERNELS),
-    "pil": _Convention(-0.5, True, "leave", False, KERNELS),
+_KERNELS = ("nearest", "box", "bilinear", "bicubic", "lanczos2", "lanczos3", "gaussian")
+LIBRARIES: dict[str, _Convention] = {
+    "pulse": _Convention(-0.5, True, "reflect", True, _KERNELS),
+    "pil": _Convention(-0.5, True, "leave", False, _KERNELS),
     "torch": _Convention(-0.75, False, "replicate", False, ("nearest", "box", "bilinear", "bicubic")),
     "torch_antialias": _Convention(-0.5, True, "leave", False, ("bilinear", "bicubic")),
-    "matlab": _Convention(-0.5, True, "symmetric", True, KERNELS),
+    "matlab": _Convention(-0.5, True, "symmetric", True, _KERNELS),
 }
 
 
-def samples(side: int, factor: Fraction, library: Library) -> int:
+def samples(side: int, factor: Fraction, library: str) -> int:
     """How many samples a side of so many pixels becomes: MATLAB rounds up, the others down."""
     return math.ceil(side / factor) if library == "matlab" else math.floor(side / factor)
 
 
-def matrix(
-    side: int, factor: Fraction, kernel: Kernel, library: Library, a: float | None = None, sigma: float = 0.5
-) -> np.ndarray:
+def matrix(side: int, factor: Fraction, kernel: str, library: str, a: float | None = None, sigma: float = 0.5) -> np.ndarray:
     """R, of shape (samples, side), float64.
 
     Args:
         side: Pixels of the image along the axis.
         factor: Pixels of the image per sample.
-        kernel: See ``KERNELS``.
+        kernel: One that the library has.
         library: See the table above.
         a: Parameter of the cubic kernel; None is the library's.
         sigma: Standard deviation of the Gaussian kernel, in samples.
@@ -94,12 +89,12 @@ def matrix(
     return made
 
 
-def _support(kernel: Kernel, sigma: float) -> float:
+def _support(kernel: str, sigma: float) -> float:
     """Where the kernel ends, in samples; the Gaussian is cut at four standard deviations."""
     return {"box": 0.5, "bilinear": 1, "bicubic": 2, "lanczos2": 2, "lanczos3": 3, "gaussian": 4 * sigma}[kernel]
 
 
-def _value(kernel: Kernel, t: np.ndarray, a: float, sigma: float) -> np.ndarray:
+def _value(kernel: str, t: np.ndarray, a: float, sigma: float) -> np.ndarray:
     """k(t), up to a factor; the cubic one is of Keys, IEEE TASSP 29(6), 1981."""
     d = np.abs(t)
     if kernel == "box":

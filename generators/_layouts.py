@@ -219,7 +219,8 @@ def progan_shapes(tensors: Mapping[str, Tensor]) -> Shapes:
     """What the shapes of a ProGAN's variables tell; only what is there."""
     sides = [int(found[1]) for name in tensors if (found := re.match(r"(\d{1,5})x\d+/", name))]
     rgb = tensors.get("ToRGB_lod0/bias")
-    return ({"img_resolution": max(sides)} if sides else {}) | ({} if rgb is None else {"img_channels": rgb.numel()})
+    out: dict[str, object] = {"img_resolution": max(sides)} if sides else {}
+    return out if rgb is None else out | {"img_channels": rgb.numel()}
 
 
 def check_settings(kind: str, expected: Mapping[str, object], told: Mapping[str, object]) -> None:
