@@ -34,6 +34,7 @@ bench: setup ## Measure imports, the engine and the StyleGANs against plain code
 	$(RUN) benchmarks/imports.py
 	$(RUN) benchmarks/engine.py
 	$(RUN) benchmarks/stylegan.py
+	$(RUN) benchmarks/large.py
 
 wheel: setup ## Build the wheel and the source distribution into dist/
 	$(RUN) -m hatchling build -d dist

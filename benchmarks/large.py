@@ -50,9 +50,7 @@ def main() -> None:
         (result,) = [json.loads(line) for line in (out / "results.jsonl").read_text().splitlines()]
     peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e6
     assert result["steps"] == given.steps, f"expected {given.steps} steps, got {result['steps']}"
-    print(
-        f"{given.side}: inspect {inspected:.1f} s, search {seconds:.1f} s ({result['seconds']:.1f} s of steps), peak {peak:.2f} GB"
-    )
+    print(f"{given.side}: inspect {inspected:.1f} s, upsample {seconds:.1f} s, peak {peak:.2f} GB")
     text = f"""## A StyleGAN2 of {given.side} x {given.side} from the command line
 
 `pulse upsample` with random weights of config F's widths, one 32x32 picture, {given.steps} steps, float32.
