@@ -1,43 +1,47 @@
 r"""StyleGAN1, from the files of PULSE, of lernapparat's port and of NVIDIA.
 
-.. math:: G(w_1, \dots, w_L, n_0, \dots, n_{L-1}), \qquad w = M(z), \quad z \sim N(0, I)
+.. math:: G(w_1, \dots, w_L, n_0, \dots, n_{L-1}), \qquad w = \bar w + \psi (M(z) - \bar w), \quad z \sim N(0, I)
           \qquad \text{or} \qquad w_l = \rho_{0.2}(\sigma v_l + \mu), \quad v_l \sim N(0, I)
 
-M is eight (or any number of) dense layers of leaky ReLU after z is scaled to a mean square of 1; G is the synthesis of
-``_stylegan1_synthesis``; :math:`(\mu, \sigma)` is PULSE's Gaussian fit, see ``_gaussian_fit`` (Karras et al., CVPR 2019,
-arXiv:1812.04948; Menon et al., CVPR 2020, arXiv:2003.03808).
+M is eight (or any number of) dense layers of leaky ReLU after z is scaled to a mean square of 1, see ``_stylegan1_networks``, and
+:math:`\psi` the truncation of the first rows (all of them by default; NVIDIA's program took 0.7 for the first 8); G is the
+synthesis of ``_stylegan1_synthesis``; :math:`(\mu, \sigma)` is PULSE's Gaussian fit, see ``_gaussian_fit`` (Karras et al., CVPR
+2019, arXiv:1812.04948; Menon et al., CVPR 2020, arXiv:2003.03808).
 
-Weights: ``synthesis.pt``, ``mapping.pt`` and ``gaussian_fit.pt`` of PULSE, or lernapparat's single file, which prefixes the same
-tensors with ``g_synthesis.`` and ``g_mapping.``, or NVIDIA's TensorFlow pickle of (G, D, Gs), see ``_stylegan1_layout``; NVIDIA's
-FFHQ weights are CC BY-NC 4.0. Resolution and widths are read from the shapes. There is no truncation and no stored noise, as in
-PULSE: what a pickle has of them is left out. The network's native range is [-1, 1].
+Weights: ``synthesis.pt``, ``mapping.pt`` and ``gaussian_fit.pt`` of PULSE; or one file: lernapparat's, which prefixes the same
+tensors with ``g_synthesis.`` and ``g_mapping.``, NVIDIA's TensorFlow pickle of (G, D, Gs), or what ``pulse weights convert``
+makes of any of these, see ``_stylegan1_layout``; NVIDIA's FFHQ weights are CC BY-NC 4.0. Resolution, widths and the number of
+layers of both networks are read from the shapes. The mean w and stored noise maps come with NVIDIA's file; PULSE's have neither.
+The network's native range is [-1, 1].
 
 Latent blocks, of the slot ``style``: ``z`` (D,) when there is a mapping; ``w`` (D,) and ``w_plus`` (L, D); ``v`` (D,) and
-``v_plus`` (L, D), standard normal, when there is a fit. One v (or w) for all layers is PULSE's tiled latent. Besides, every layer
+``v_plus`` (L, D), standard normal, when there is a fit. One v (or w) for all layers is PULSE's tiled latent. Truncation acts on
+z alone; where it spares some of the rows, z is no one w, and there is no block ``w``. Besides, if noise is random, every layer
 has a noise map in a slot of its own: ``noise_<k>`` (1, r, r), standard normal, with r = 4, 4, 8, 8, ....
 """
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
 import torch
 from jaxtyping import Float
-from torch import Tensor, nn
-from torch.nn import functional
+from torch import Tensor
 
 from generators._checkpoints import read_checkpoint
 from generators._gaussian_fit import chart, fit_gaussian
-from generators._stylegan1_layout import check_settings, is_tensorflow, tensorflow_to_pulse
-from generators._stylegan1_synthesis import Synthesis, layer_names, side
+from generators._layouts import STYLEGAN1, check_settings
+from generators._stylegan1_layout import Parts, is_tensorflow, split
+from generators._stylegan1_networks import MappingNetwork, mapping_network, synthesis_network
+from generators._stylegan1_synthesis import Synthesis, side
+from generators._stylegan_ops import truncate
 from generators._tensors import check_tensors, read_tensors
 from pulse_framework.interfaces import Generator
 from pulse_framework.latents import LatentBlock, Latents, Normal, PushForward
 
 __all__ = ["MappingNetwork", "StyleGAN1", "load", "mapping_network", "synthesis_network"]
 
-_RATE = 0.01  # learning-rate multiplier of the mapping network: a factor on its weights and biases
+Noise = Literal["random", "stored", "none"]
 
 
 class StyleGAN1(Generator):
@@ -47,23 +51,32 @@ class StyleGAN1(Generator):
         synthesis: G.
         mapping: M; without one there are no blocks ``z``.
         fit: Mean and standard deviation of each entry before M's last activation; without them there are no blocks ``v``.
-        noise: ``"random"``: every noise map is a block; ``"none"``: every one is zero.
+        w_avg: The mean w, of truncation; it may be missing if unused.
+        stored: Noise maps, by layer; they may be missing if unused.
+        psi: Truncation of z; 1 is none, 0 the mean w.
+        cutoff: How many rows of w+ are truncated; None means all.
+        noise: ``"random"``: every noise map is a block; ``"stored"``: the maps in the file; ``"none"``: every one is zero.
         zero_noise: Maps that are zero even so, as PULSE has the last one; a negative number counts from the end.
 
     Raises:
-        ValueError: There is neither a mapping nor a fit, their sizes differ, or there is no such noise map.
+        ValueError: There is neither a mapping nor a fit, sizes differ, or there is no such noise map, row or mean w.
     """
 
     mean: Tensor | None
     std: Tensor | None
+    w_avg: Tensor | None
 
     def __init__(
         self,
         synthesis: Synthesis,
-        mapping: "MappingNetwork | None" = None,
+        mapping: MappingNetwork | None = None,
         fit: tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
         *,
-        noise: Literal["random", "none"] = "random",
+        w_avg: Float[Tensor, " D"] | None = None,
+        stored: Mapping[int, Float[Tensor, "1 1 r r"]] | None = None,
+        psi: float = 1.0,
+        cutoff: int | None = None,
+        noise: Noise = "random",
         zero_noise: Sequence[int] = (),
     ) -> None:
         super().__init__()
@@ -72,27 +85,27 @@ class StyleGAN1(Generator):
             raise ValueError(
                 "StyleGAN1: expected a mapping or a Gaussian fit, got neither; w alone has no distribution to draw from"
             )
-        got = ([] if mapping is None else [mapping.w_dim]) + ([] if fit is None else [len(part) for part in fit])
-        if set(got) != {size}:
-            raise ValueError(
-                f"StyleGAN1: expected a mapping and a fit for w of {size} entries, got {got}; use files of one network"
-            )
-        if any(not -count <= k < count for k in zero_noise):
-            raise ValueError(f"StyleGAN1 zero_noise: expected maps from {-count} to {count - 1}, got {list(zero_noise)}")
+        _check(synthesis, mapping, fit, w_avg, psi, cutoff)
+        zero = _zero_maps(count, stored or {}, noise, zero_noise)
         self.synthesis, self.mapping = synthesis, mapping
+        self.psi, self.cutoff = psi, count if cutoff is None or psi == 1 else cutoff
         mean, std = (None, None) if fit is None else (part.detach().clone() for part in fit)
         self.register_buffer("mean", mean)
         self.register_buffer("std", std)
+        self.register_buffer("w_avg", None if w_avg is None else w_avg.detach().clone())
         source = "v" if mapping is None else "z"
         one, each = (size,), (count, size)
         styles = [LatentBlock("w", one, PushForward(source), "style"), LatentBlock("w_plus", each, PushForward(source), "style")]
+        styles = styles if self.cutoff == count else styles[1:]
         if mapping is not None:
             styles.insert(0, LatentBlock("z", (mapping.z_dim,), Normal(), "style"))
         if fit is not None:
             drawn = [LatentBlock("v", one, Normal(), "style"), LatentBlock("v_plus", each, Normal(), "style")]
             styles = drawn + styles if mapping is None else styles + drawn
-        zero = {k % count for k in zero_noise} if noise == "random" else set(range(count))
-        maps = [LatentBlock(f"noise_{k}", (1, side(k), side(k)), Normal()) for k in range(count) if k not in zero]
+        present = [k for k in range(count) if k not in zero]
+        maps = [LatentBlock(f"noise_{k}", (1, side(k), side(k)), Normal()) for k in present if noise == "random"]
+        for k in present if noise == "stored" and stored else ():
+            self.register_buffer(f"noise_{k}", stored[k].detach().clone())
         self.blocks = (*styles, *maps)
         self.ladder = () if fit is None else ("v", "v_plus")
         self.image_shape = (3, side(count - 1), side(count - 1))
@@ -100,59 +113,41 @@ class StyleGAN1(Generator):
 
     def synthesize(self, latents: Latents) -> Float[Tensor, "N 3 H W"]:
         """Images of a style and the noise maps."""
-        noise = [latents.get(f"noise_{k}") for k in range(len(self.synthesis.layers))]
-        images: Tensor = self.synthesis(self.lift(latents, "w_plus"), noise)
+        w_plus = self.lift(latents, "w_plus")
+        noise: list[Tensor | None] = []
+        for name in (f"noise_{k}" for k in range(len(self.synthesis.layers))):
+            kept: Tensor | None = getattr(self, name, None)
+            noise.append(latents.get(name) if kept is None else kept.expand(len(w_plus), -1, -1, -1))
+        images: Tensor = self.synthesis(w_plus, noise)
         return images
 
     def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
         """Every style as ``w_plus``; ``z`` and ``v`` as ``w``; ``v`` as ``v_plus``."""
         if name in latents:
             return latents[name]
-        if name == "w":
-            if "z" in latents and self.mapping is not None:
-                return torch.cat([self.mapping(row) for row in latents["z"].split(1)])
-            if "v" in latents:
-                return self._chart(latents["v"])
-        if name == "w_plus" and "v_plus" in latents:
-            return self._chart(latents["v_plus"])
-        if name == "w_plus" and latents.keys() & {"z", "w", "v"}:
-            return self._repeated(self.lift(latents, "w"))
+        if name == "w" and name in {block.name for block in self.blocks} and latents.keys() & {"z", "v"}:
+            return self._w_plus(latents)[:, 0]
+        if name == "w_plus" and latents.keys() & {"z", "w", "v", "v_plus"}:
+            return self._w_plus(latents)
         if name == "v_plus" and "v" in latents:
             return self._repeated(latents["v"])
         return super().lift(latents, name)
 
-    def _chart(self, v: Tensor) -> Tensor:
+    def _w_plus(self, latents: Latents) -> Tensor:
+        """Whatever style is given, as w+."""
+        if "z" in latents and self.mapping is not None:
+            w_plus = self._repeated(torch.cat([self.mapping(row) for row in latents["z"].split(1)]))
+            return w_plus if self.w_avg is None or self.psi == 1 else truncate(w_plus, self.w_avg, self.psi, self.cutoff)
+        if "w" in latents:
+            return self._repeated(latents["w"])
         assert self.mean is not None
         assert self.std is not None
-        return chart(v, self.mean, self.std)
+        if "v_plus" in latents:
+            return chart(latents["v_plus"], self.mean, self.std)
+        return self._repeated(chart(latents["v"], self.mean, self.std))
 
     def _repeated(self, style: Tensor) -> Tensor:
         return style[:, None].expand(-1, len(self.synthesis.layers), -1)
-
-
-class MappingNetwork(nn.Module):
-    """M: z to w.
-
-    Args:
-        weights: Of the dense layers, (out, in), with all gains.
-        biases: Of the dense layers, with all gains.
-    """
-
-    def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
-        super().__init__()
-        self.z_dim, self.w_dim, self.depth = weights[0].shape[1], weights[-1].shape[0], len(weights)
-        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            self.register_buffer(f"weight{index}", weight)
-            self.register_buffer(f"bias{index}", bias)
-
-    def forward(self, z: Float[Tensor, "N Z"]) -> Float[Tensor, "N D"]:
-        """The w of every z."""
-        x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-        for index in range(self.depth):
-            x = functional.leaky_relu(
-                functional.linear(x, self.get_buffer(f"weight{index}"), self.get_buffer(f"bias{index}")), 0.2
-            )
-        return x
 
 
 def load(
@@ -160,16 +155,20 @@ def load(
     mapping: str | Path | None = None,
     gaussian_fit: str | Path | None = None,
     *,
-    noise: Literal["random", "none"] = "random",
+    psi: float = 1.0,
+    cutoff: int | None = None,
+    noise: Noise = "random",
     zero_noise: Sequence[int] = (),
     fit_samples: int = 100_000,
 ) -> StyleGAN1:
     """Read a StyleGAN1, on the CPU in float32.
 
     Args:
-        synthesis: PULSE's ``synthesis.pt``; or lernapparat's single file or NVIDIA's pickle, which hold the mapping too.
+        synthesis: PULSE's ``synthesis.pt``; or one file that holds the mapping too, and perhaps the fit.
         mapping: PULSE's ``mapping.pt``.
         gaussian_fit: PULSE's ``gaussian_fit.pt``: ``mean`` and ``std``.
+        psi: See ``StyleGAN1``.
+        cutoff: See ``StyleGAN1``.
         noise: See ``StyleGAN1``.
         zero_noise: See ``StyleGAN1``.
         fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping; 0 makes no fit.
@@ -178,97 +177,84 @@ def load(
         FileNotFoundError: There is no such file.
         ValueError: A file cannot be read, or its tensors are not those of a StyleGAN1.
     """
-    tensors = _read(synthesis)
-    dense: Mapping[str, Tensor] | None = None
-    if any(name.startswith("g_synthesis.") for name in tensors):
-        if mapping is not None:
-            raise ValueError(f"{synthesis}: expected no other mapping, since this file holds one, got {mapping}; leave it out")
-        mapping, dense = synthesis, _within(tensors, "g_mapping.")
-        tensors = {name.replace(".top_epi.", "."): tensor for name, tensor in _within(tensors, "g_synthesis.").items()}
-    elif mapping is not None:
-        dense = _read(mapping)
-    network = synthesis_network(tensors, synthesis)
+    parts = _read(synthesis)
+    for name, given, held in (("mapping", mapping, parts.mapping), ("Gaussian fit", gaussian_fit, parts.fit)):
+        if given is not None and held is not None:
+            raise ValueError(f"{synthesis}: expected no other {name}, since this file holds one, got {given}; leave it out")
+    dense, w_avg = parts.mapping, parts.w_avg
+    if mapping is not None:
+        dense = read_checkpoint(mapping).tensors
+        w_avg = dense.pop("w_avg", w_avg)
+    network = synthesis_network(parts.synthesis, synthesis)
     mapper = None if dense is None else mapping_network(dense, mapping or synthesis).float()
+    fitted = parts.fit if gaussian_fit is None else read_tensors(gaussian_fit)
     fit = None
-    if gaussian_fit is not None:
-        fitted = read_tensors(gaussian_fit)
-        check_tensors(gaussian_fit, {name: torch.empty(network.w_dim, device="meta") for name in ("mean", "std")}, fitted)
+    if fitted is not None:
+        expected = {name: torch.empty(network.w_dim, device="meta") for name in ("mean", "std")}
+        check_tensors(gaussian_fit or synthesis, expected, fitted)
         fit = fitted["mean"], fitted["std"]
-    elif mapper is not None and fit_samples:
-        fit = fit_gaussian(mapper, mapper.z_dim, fit_samples)
-    return StyleGAN1(network, mapper, fit, noise=noise, zero_noise=zero_noise).float()
-
-
-def synthesis_network(tensors: Mapping[str, Tensor], path: str | Path) -> Synthesis:
-    """Build G, in float64, from tensors named as in ``synthesis.pt``; ``path`` is for errors.
-
-    Raises:
-        ValueError: A tensor is missing, unexpected or of another shape.
-    """
-    count, widths = 0, []
-    while (name := layer_names(count)[1] + ".noise.weight") in tensors:
-        widths.append(tensors[name].numel())
-        count += 1
-    style = tensors.get(layer_names(0)[1] + ".style_mod.lin.weight")
-    if count < 2 or style is None or style.ndim != 2:
-        some = ", ".join(sorted(tensors)[:3])
-        raise ValueError(
-            f"{path}: expected torgb.weight, blocks.4x4.const, ... of a StyleGAN1, got {some}; use another loader or file"
-        )
-    check_tensors(path, _expected(widths + widths[-1:] * (count % 2), style.shape[1]), tensors)
-    return Synthesis(tensors, count)
-
-
-def mapping_network(tensors: Mapping[str, Tensor], path: str | Path) -> MappingNetwork:
-    """Build M, in float64, from tensors named as in ``mapping.pt``: ``dense0.weight`` and so on; ``path`` is for errors.
-
-    Raises:
-        ValueError: A tensor is missing, unexpected or of another shape.
-    """
-    shapes = [tensor.shape for name, tensor in tensors.items() if name.endswith(".weight") and tensor.ndim == 2]
-    if "dense0.weight" not in tensors or not shapes:
-        some = ", ".join(sorted(tensors)[:3])
-        raise ValueError(f"{path}: expected dense0.weight, dense0.bias, ... of a mapping network, got {some}; use another file")
-    expected: dict[str, Tensor] = {}
-    for index in range(len(shapes)):
-        out, before = shapes[0][0], tensors["dense0.weight"].shape[1] if index == 0 else shapes[0][0]
-        expected[f"dense{index}.weight"] = torch.empty(out, before, device="meta")
-        expected[f"dense{index}.bias"] = torch.empty(out, device="meta")
-    check_tensors(path, expected, tensors)
-    weights = [tensors[f"dense{index}.weight"].detach().double() for index in range(len(shapes))]
-    biases = [tensors[f"dense{index}.bias"].detach().double() * _RATE for index in range(len(shapes))]
-    return MappingNetwork([weight * (_RATE * math.sqrt(2 / weight.shape[1])) for weight in weights], biases)
-
-
-def _expected(widths: Sequence[int], w_dim: int) -> dict[str, Tensor]:
-    """Every tensor of a synthesis network with so many channels after each layer; they take no memory."""
-    shapes: dict[str, tuple[int, ...]] = {"torgb.weight": (3, widths[-1], 1, 1), "torgb.bias": (3,)}
-    for layer, (before, width) in enumerate(zip((0, *widths), widths, strict=False)):
-        convolution, epilogue = layer_names(layer)
-        shapes[f"{convolution}.bias"] = (width,)
-        if layer == 0:
-            shapes[f"{convolution}.const"] = (1, width, 4, 4)
-        else:
-            shapes[f"{convolution}.weight"] = (width, before, 3, 3)
-        if layer > 0 and layer % 2 == 0:
-            shapes[f"{convolution}.intermediate.kernel"] = (1, 1, 3, 3)
-        shapes[f"{epilogue}.noise.weight"] = (width,)
-        shapes[f"{epilogue}.style_mod.lin.weight"] = (2 * width, w_dim)
-        shapes[f"{epilogue}.style_mod.lin.bias"] = (2 * width,)
-    return {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-
-
-def _read(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of any file, under lernapparat's names if they were TensorFlow's."""
-    read = read_checkpoint(path)
-    if not is_tensorflow(read.tensors):
-        return read.tensors
     try:
-        check_settings(read.extra.get("static_kwargs"))
-        return tensorflow_to_pulse(read.tensors)
+        _check(network, mapper, fit, w_avg, psi, cutoff)
+        _zero_maps(len(network.layers), parts.noise, noise, zero_noise)
+        if fit is None and mapper is not None and fit_samples:
+            fit = fit_gaussian(mapper, mapper.z_dim, fit_samples)
+        return StyleGAN1(
+            network,
+            mapper,
+            fit,
+            w_avg=w_avg,
+            stored=parts.noise,
+            psi=psi,
+            cutoff=cutoff,
+            noise=noise,
+            zero_noise=zero_noise,
+        ).float()
+    except ValueError as error:
+        raise ValueError(f"{synthesis}: {error}") from error
+
+
+def _check(
+    synthesis: Synthesis,
+    mapping: MappingNetwork | None,
+    fit: tuple[Tensor, Tensor] | None,
+    w_avg: Tensor | None,
+    psi: float,
+    cutoff: int | None,
+) -> None:
+    """Refuse styles that do not go together, before anything is fitted."""
+    size, rows = synthesis.w_dim, len(synthesis.layers)
+    got = ([] if mapping is None else [mapping.w_dim]) + ([] if fit is None else [len(part) for part in fit])
+    if set(got) - {size}:
+        raise ValueError(f"StyleGAN1: expected a mapping and a fit for w of {size} entries, got {got}; use files of one network")
+    if w_avg is not None and w_avg.shape != (size,):
+        raise ValueError(f"StyleGAN1: expected a mean w of {size} entries, got {tuple(w_avg.shape)}; use files of one network")
+    if psi != 1 and (mapping is None or w_avg is None):
+        lacks = "mapping" if mapping is None else "mean w"
+        raise ValueError(f"StyleGAN1 psi: expected a mapping and the mean w, to truncate z, got no {lacks}; leave psi at 1")
+    if cutoff is not None and not 0 <= cutoff <= rows:
+        raise ValueError(f"StyleGAN1 cutoff: expected 0 to {rows} rows, got {cutoff}; None truncates all")
+
+
+def _zero_maps(count: int, stored: Mapping[int, Tensor], noise: Noise, zero_noise: Sequence[int]) -> set[int]:
+    """The layers whose noise is zero; refuses maps that are not there."""
+    if any(not -count <= k < count for k in zero_noise):
+        raise ValueError(f"StyleGAN1 zero_noise: expected maps from {-count} to {count - 1}, got {list(zero_noise)}")
+    shapes = {k: (1, 1, side(k), side(k)) for k in range(count)}
+    if noise == "stored" and {k: tuple(stored[k].shape) for k in sorted(stored)} != shapes:
+        got = {k: tuple(stored[k].shape) for k in sorted(stored)}
+        raise ValueError(
+            f"StyleGAN1 noise: expected {count} stored maps of 4, 4, ..., {side(count - 1)} a side, got {got or 'none'}; set"
+            " noise to random or none"
+        )
+    return set(range(count)) if noise == "none" else {k % count for k in zero_noise}
+
+
+def _read(path: str | Path) -> Parts:
+    """What any file holds."""
+    read = read_checkpoint(path)
+    try:
+        if is_tensorflow(read.tensors):
+            check_settings("StyleGAN1", STYLEGAN1, read.architecture)
+        return split(read.tensors)
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
-
-
-def _within(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
-    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
