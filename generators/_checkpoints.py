@@ -20,7 +20,7 @@ import json
 import mmap
 import struct
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -40,6 +40,7 @@ from generators._layouts import (
 from generators._nvidia import CHECKPOINTS, Module, Network, Plain, arguments, plain, static_arguments, variables, walk
 from generators._pickle import load
 from generators._storages import Budget, LazyTensor, Storage, decode, is_legacy, load_legacy, storage_id
+from generators._stylegan1_layout import joined
 
 __all__ = ["Checkpoint", "read_checkpoint"]
 
@@ -63,14 +64,31 @@ class Checkpoint:
     extra: dict[str, Plain] = field(default_factory=dict)
 
 
-def read_checkpoint(path: str | Path) -> Checkpoint:
+def read_checkpoint(path: str | Path, more: Sequence[str | Path] = ()) -> Checkpoint:
     """The generator in a file of any format above.
+
+    Args:
+        path: The file.
+        more: Further files of a StyleGAN1 that comes in parts, see ``_stylegan1_layout.joined``; what the first says holds.
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: The file is damaged, of another kind, or holds what weights do not need.
+        ValueError: A file is damaged, of another kind, or holds what weights do not need; or several are not parts of one.
     """
-    path = Path(path)
+    first, *others = [_read_file(Path(file)) for file in (path, *more)]
+    if not others:
+        return first
+    pairs = zip((path, *more), (first, *others), strict=True)
+    tensors = joined([(str(file), part.tensors) for file, part in pairs])
+    told: dict[str, Plain] = {}
+    for part in (*reversed(others), first):
+        told |= part.architecture
+    known = Checkpoint(tensors, stylegan1_shapes(tensors), "stylegan1", first.source_format)
+    return _told(known, told | {"names": "of several files, a prefix for each"}, first.extra)
+
+
+def _read_file(path: Path) -> Checkpoint:
+    """The generator, or a part of one, in a file."""
     try:
         return _read(path)
     except (RuntimeError, SafetensorError, zipfile.BadZipFile, EOFError, UnicodeError, struct.error) as error:

@@ -38,6 +38,9 @@ BUFFERS = (  # that of whatever else is not trained
 NAMES = {"stylegan1": "as in the original file", "stylegan2": "SG2-ADA state dict", "stylegan3": "StyleGAN3 state dict"}
 
 File = Annotated[Path, typer.Argument(help="A checkpoint of any format that the project reads.")]
+Files = Annotated[
+    list[Path], typer.Argument(metavar="FILE...", help="A checkpoint of any format that the project reads; or all parts of one.")
+]
 
 
 class Checkpoint(Protocol):
@@ -62,11 +65,15 @@ def inspect_checkpoint(
 
 
 def convert_checkpoint(
-    file: File,
+    files: Files,
     output: Annotated[Path, typer.Option("-o", "--output", help="The .safetensors file to write.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it is there.")] = False,
 ) -> None:
-    """Write a checkpoint as one safetensors whose metadata tells the architecture, and print where it is."""
+    """Write a checkpoint as one safetensors whose metadata tells the architecture, and print where it is.
+
+    Of a checkpoint in several files, such as synthesis.pt, mapping.pt and gaussian_fit.pt of PULSE, name all.
+    """
+    shown = ", ".join(map(str, files))
     with planning():
         if output.suffix != ".safetensors":
             raise ConfigError(f"--output {output}: expected a name that ends in .safetensors, got another; add it")
@@ -75,23 +82,23 @@ def convert_checkpoint(
         if output.is_dir() or (output.exists() and not overwrite):
             cure = "name a file in it" if output.is_dir() else "give --overwrite or another name"
             raise ConfigError(f"--output {output}: expected a new file, got one that is there; {cure}")
-        found = _read(file)
+        found = _read(*files)
         if not found.family:
-            raise ConfigError(f"{file}: expected a generator of a known family, got other tensors; inspect it with --layers")
-        _write(output, file, found)
+            raise ConfigError(f"{shown}: expected a generator of a known family, got other tensors; inspect it with --layers")
+        _write(output, shown, found)
     sys.stdout.write(f"{output}\n")
     if found.architecture.get("licence") is None:
-        say(f"pulse: the licence of {file} is not in the file; the terms of those who published it still hold")
+        say(f"pulse: the licence of {shown} is not in the file; the terms of those who published it still hold")
 
 
-def _read(path: Path) -> Checkpoint:
-    """The checkpoint in a file, by the configured reader."""
-    if not path.is_file():
-        raise ConfigError(f"{path}: expected a file of weights, got no file; check the path")
+def _read(path: Path, *more: Path) -> Checkpoint:
+    """The checkpoint in a file, or in several, by the configured reader."""
+    if missing := [file for file in (path, *more) if not file.is_file()]:
+        raise ConfigError(f"{missing[0]}: expected a file of weights, got no file; check the path")
     settings = OmegaConf.to_container(OmegaConf.load(configs_folder() / "checkpoint" / "any.yaml"))
     assert isinstance(settings, dict)
     reader = {key: value for key, value in settings.items() if key != "path"} | {"_partial_": True}
-    found: Checkpoint = build(OmegaConf.create(reader))(path=path)
+    found: Checkpoint = build(OmegaConf.create(reader))(path=path, **({"more": more} if more else {}))
     return found
 
 
@@ -129,7 +136,7 @@ def _statistics(tensors: dict[str, Tensor]) -> dict[str, str]:
     return out
 
 
-def _write(path: Path, source: Path, found: Checkpoint) -> None:
+def _write(path: Path, source: str, found: Checkpoint) -> None:
     """Write a checkpoint, whole or not at all, once the reader has found the same in it.
 
     Raises:
