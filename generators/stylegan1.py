@@ -86,7 +86,8 @@ class StyleGAN1(Generator):
                 "StyleGAN1: expected a mapping or a Gaussian fit, got neither; w alone has no distribution to draw from"
             )
         _check(synthesis, mapping, fit, w_avg, psi, cutoff)
-        zero = _zero_maps(count, stored or {}, noise, zero_noise)
+        stored = stored or {}
+        zero = _zero_maps(count, stored, noise, zero_noise)
         self.synthesis, self.mapping = synthesis, mapping
         self.psi, self.cutoff = psi, count if cutoff is None or psi == 1 else cutoff
         mean, std = (None, None) if fit is None else (part.detach().clone() for part in fit)
@@ -104,8 +105,9 @@ class StyleGAN1(Generator):
             styles = drawn + styles if mapping is None else styles + drawn
         present = [k for k in range(count) if k not in zero]
         maps = [LatentBlock(f"noise_{k}", (1, side(k), side(k)), Normal()) for k in present if noise == "random"]
-        for k in present if noise == "stored" and stored else ():
-            self.register_buffer(f"noise_{k}", stored[k].detach().clone())
+        kept = stored if noise == "stored" and stored else {}
+        for k in [k for k in present if k in kept]:
+            self.register_buffer(f"noise_{k}", kept[k].detach().clone())
         self.blocks = (*styles, *maps)
         self.ladder = () if fit is None else ("v", "v_plus")
         self.image_shape = (3, side(count - 1), side(count - 1))
