@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from diffusers.models import AutoencoderTiny
 from hydra.core.config_store import ConfigStore
 from omegaconf import OmegaConf
 from PIL import Image
@@ -62,7 +63,11 @@ def extra(tmp_path):
     progan = {f"{name}/weight": torch.randn(shape, generator=rng) for name, shape in shapes.items()}
     progan |= {f"{name}/bias": torch.zeros(3 if name == "ToRGB_lod0" else 2) for name in shapes}
     save_file(progan, tmp_path / "progan.safetensors")
+    widths = {f"{part}coder_block_out_channels": (4, 4) for part in ("en", "de")}
+    autoencoder = AutoencoderTiny(**widths, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
+    autoencoder.save_pretrained(tmp_path / "vae")
     return {
+        "generator/diffusers_decoder": [f"generator.path='{tmp_path / 'vae'}'", "generator.side=4"],
         "generator/progan": [f"generator.path='{tmp_path / 'progan.safetensors'}'"],
         "generator/stylegan1": [
             f"generator.synthesis='{tmp_path / 'synthesis.pt'}'",
