@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from generators._stylegan1_synthesis import Synthesis, layer_names
+from generators._stylegan_ops import Linear
 from generators._tensors import check_tensors
 
 __all__ = ["MappingNetwork", "mapping_network", "synthesis_network"]
@@ -34,18 +35,14 @@ class MappingNetwork(nn.Module):
 
     def __init__(self, weights: Sequence[Tensor], biases: Sequence[Tensor]) -> None:
         super().__init__()
-        self.z_dim, self.w_dim, self.depth = weights[0].shape[1], weights[-1].shape[0], len(weights)
-        for index, (weight, bias) in enumerate(zip(weights, biases, strict=True)):
-            self.register_buffer(f"weight{index}", weight)
-            self.register_buffer(f"bias{index}", bias)
+        self.z_dim, self.w_dim = weights[0].shape[1], weights[-1].shape[0]
+        self.layers = nn.ModuleList(Linear(weight, bias) for weight, bias in zip(weights, biases, strict=True))
 
     def forward(self, z: Float[Tensor, "N Z"]) -> Float[Tensor, "N D"]:
         """The w of every z."""
         x = z * (z.square().mean(1, keepdim=True) + 1e-8).rsqrt()
-        for index in range(self.depth):
-            x = functional.leaky_relu(
-                functional.linear(x, self.get_buffer(f"weight{index}"), self.get_buffer(f"bias{index}")), 0.2
-            )
+        for layer in self.layers:
+            x = functional.leaky_relu(layer(x), 0.2)
         return x
 
 

@@ -9,6 +9,9 @@ with the layers L of ``_stylegan_ops``, the first of which doubles the size (blo
 the last block alone; so has "resnet", where :math:`x_r = (L_2 \circ L_1(x_{r/2}) + D(S x_{r/2})) / \sqrt 2` from block 8 on. A
 block's layers and T take consecutive rows of w+, T the row of the next block's first layer.
 
+A row's style may be a vector for each of its filters instead (W++; RUSIR, arXiv:2302.06733, section 3), see
+``_stylegan2_filters``: T, which shares its row with the next block's first layer, then takes the first ones.
+
 An input may stand in for what the network computes at one block, :math:`x_r` or :math:`y_r` or both; what is then not needed is
 not computed.
 
@@ -26,6 +29,7 @@ from torch.nn import functional
 from torch.utils.checkpoint import checkpoint
 
 from generators._stylegan2_architecture import Architecture
+from generators._stylegan2_filters import filtered_image, filtered_layer
 from generators._stylegan_ops import Linear, double, modulated_layer, to_image
 
 __all__ = ["Synthesis"]
@@ -44,6 +48,7 @@ class Synthesis(nn.Module):
 
     Attributes:
         image_sides: Of the blocks that make a part of the image.
+        filters: For each row of w+ the filters that take it.
     """
 
     const: Tensor
@@ -54,31 +59,34 @@ class Synthesis(nn.Module):
         self.register_buffer("const", tensors["b4.const"][None].clone())
         self.blocks = nn.ModuleList(_Block(_within(tensors, f"b{side}."), architecture, side) for side in architecture.sides)
         self.image_sides = architecture.sides if architecture.kind == "skip" else architecture.sides[-1:]
+        layers = [channels for channels in architecture.channels for _ in range(2)][1:]
+        shown = {2 * i + 1: architecture.image_channels for i, side in enumerate(architecture.sides) if side in self.image_sides}
+        self.filters = tuple(max(count, shown.get(row, 0)) for row, count in enumerate([*layers, 0]))
 
     def forward(
         self,
-        w_plus: Float[Tensor, "N L D"],
+        styles: Sequence[Tensor],
         noise: Sequence[Tensor | None],
         features: At | None = None,
         image: At | None = None,
     ) -> Float[Tensor, "N C H W"]:
         """Images; for the arguments see ``states``."""
-        *_, (_, _, y) = self.states(w_plus, noise, features, image)
+        *_, (_, _, y) = self.states(styles, noise, features, image)
         assert y is not None
         return y
 
     def states(
-        self, w_plus: Tensor, noise: Sequence[Tensor | None], features: At | None = None, image: At | None = None
+        self, styles: Sequence[Tensor], noise: Sequence[Tensor | None], features: At | None = None, image: At | None = None
     ) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """The side r, features and image of every block, from the smallest on, valid where they are computed or given.
 
         Args:
-            w_plus: One w for each row, (N, L, D).
+            styles: For each row w, (N, D), or one for each of its filters, (N, F, D).
             noise: For each layer a map (N or 1, 1, r, r), or None for zeros.
             features: A side r and what stands in for :math:`x_r`.
             image: A side r and what stands in for :math:`y_r`; of the architecture "skip" alone.
         """
-        rows, x, y = w_plus.unbind(1), self.const, None
+        rows, x, y = styles, self.const, None
         start, shown = (0 if at is None else at[0] for at in (features, image))
         early = any(shown < side < start for side in self.image_sides)
         for index, block in enumerate(self.blocks):
@@ -156,9 +164,13 @@ class _Layer(nn.Module):
         self.register_buffer("taps", _taps(tensors) if up else None)
 
     def forward(self, x: Tensor, w: Tensor, noise: Tensor | None) -> Tensor:
+        noise = None if noise is None else noise * self.strength
+        if w.ndim == 3:
+            return filtered_layer(
+                x, w, self.style, self.energy.weight, noise, self.weight, self.bias, self.taps, self.gain, self.limit
+            )
         s = self.style(w)
         d = self.gain * (self.energy(s.square()) + _EPS).rsqrt()
-        noise = None if noise is None else noise * self.strength
         return modulated_layer(x, s, d, noise, self.weight, self.bias, self.taps, self.limit)
 
 
@@ -176,7 +188,10 @@ class _ToRGB(nn.Module):
         self.register_buffer("bias", tensors["bias"].clone())
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
-        y = to_image(x, self.style(w), self.weight, self.bias)
+        if w.ndim == 3:
+            y = filtered_image(x, w, self.style, self.weight, self.bias)
+        else:
+            y = to_image(x, self.style(w), self.weight, self.bias)
         return y if self.limit is None else y.clamp(-self.limit, self.limit)
 
 

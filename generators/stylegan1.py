@@ -14,9 +14,9 @@ makes of any of these, see ``_stylegan1_layout``; NVIDIA's FFHQ weights are CC B
 layers of both networks are read from the shapes. The mean w and stored noise maps come with NVIDIA's file; PULSE's have neither.
 The network's native range is [-1, 1].
 
-Latent blocks, of the slot ``style``: ``z`` (D,) when there is a mapping; ``w`` (D,) and ``w_plus`` (L, D); ``v`` (D,) and
-``v_plus`` (L, D), standard normal, when there is a fit. One v (or w) for all layers is PULSE's tiled latent. Truncation acts on
-z alone; where it spares some of the rows, z is no one w, and there is no block ``w``. Besides, if noise is random, every layer
+Latent blocks, of the slot ``style``, see ``_styles``: ``z`` when there is a mapping; ``w`` and ``w_plus``; ``v``, ``v_plus``,
+``p_n`` and ``p_n_plus`` when there is a fit. One v (or w) for all layers is PULSE's tiled latent. Truncation acts on z alone;
+where it spares some of the rows, z is no one w, and there is no block ``w``. Besides, if noise is random, every layer
 has a noise map in a slot of its own: ``noise_<k>`` (1, r, r), standard normal, with r = 4, 4, 8, 8, ....
 """
 
@@ -24,20 +24,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from generators._checkpoints import read_checkpoint
-from generators._gaussian_fit import chart, fit_gaussian
+from generators._gaussian_fit import GaussianFit, cached_fit, fit_of, read_fit
 from generators._layouts import STYLEGAN1, check_settings
 from generators._stylegan1_layout import Parts, is_tensorflow, split
 from generators._stylegan1_networks import MappingNetwork, mapping_network, synthesis_network
 from generators._stylegan1_synthesis import Synthesis, side
-from generators._stylegan_ops import truncate
-from generators._tensors import check_tensors, read_tensors
+from generators._styles import Styles, check_styles
 from pulse_framework.interfaces import Generator
-from pulse_framework.latents import LatentBlock, Latents, Normal, PushForward
+from pulse_framework.latents import LatentBlock, Latents, Normal
 
 __all__ = ["MappingNetwork", "StyleGAN1", "load", "mapping_network", "synthesis_network"]
 
@@ -50,7 +48,7 @@ class StyleGAN1(Generator):
     Args:
         synthesis: G.
         mapping: M; without one there are no blocks ``z``.
-        fit: Mean and standard deviation of each entry before M's last activation; without them there are no blocks ``v``.
+        fit: The Gaussian before M's last activation, or its mean and standard deviation alone; without one there are no charts.
         w_avg: The mean w, of truncation; it may be missing if unused.
         stored: Noise maps, by layer; they may be missing if unused.
         psi: Truncation of z; 1 is none, 0 the mean w.
@@ -62,15 +60,11 @@ class StyleGAN1(Generator):
         ValueError: There is neither a mapping nor a fit, sizes differ, or there is no such noise map, row or mean w.
     """
 
-    mean: Tensor | None
-    std: Tensor | None
-    w_avg: Tensor | None
-
     def __init__(
         self,
         synthesis: Synthesis,
         mapping: MappingNetwork | None = None,
-        fit: tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
+        fit: GaussianFit | tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
         *,
         w_avg: Float[Tensor, " D"] | None = None,
         stored: Mapping[int, Float[Tensor, "1 1 r r"]] | None = None,
@@ -88,28 +82,23 @@ class StyleGAN1(Generator):
         _check(synthesis, mapping, fit, w_avg, psi, cutoff)
         stored = stored or {}
         zero = _zero_maps(count, stored, noise, zero_noise)
-        self.synthesis, self.mapping = synthesis, mapping
-        self.psi, self.cutoff = psi, count if cutoff is None or psi == 1 else cutoff
-        mean, std = (None, None) if fit is None else (part.detach().clone() for part in fit)
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-        self.register_buffer("w_avg", None if w_avg is None else w_avg.detach().clone())
-        source = "v" if mapping is None else "z"
-        one, each = (size,), (count, size)
-        styles = [LatentBlock("w", one, PushForward(source), "style"), LatentBlock("w_plus", each, PushForward(source), "style")]
-        styles = styles if self.cutoff == count else styles[1:]
-        if mapping is not None:
-            styles.insert(0, LatentBlock("z", (mapping.z_dim,), Normal(), "style"))
-        if fit is not None:
-            drawn = [LatentBlock("v", one, Normal(), "style"), LatentBlock("v_plus", each, Normal(), "style")]
-            styles = drawn + styles if mapping is None else styles + drawn
+        self.synthesis = synthesis
+        self.styles = Styles(
+            mapping,
+            0 if mapping is None else mapping.z_dim,
+            size,
+            count,
+            fit=None if fit is None else GaussianFit(*fit),
+            w_avg=w_avg,
+            psi=psi,
+            cutoff=cutoff,
+        )
         present = [k for k in range(count) if k not in zero]
         maps = [LatentBlock(f"noise_{k}", (1, side(k), side(k)), Normal()) for k in present if noise == "random"]
-        kept = stored if noise == "stored" and stored else {}
-        for k in [k for k in present if k in kept]:
-            self.register_buffer(f"noise_{k}", kept[k].detach().clone())
-        self.blocks = (*styles, *maps)
-        self.ladder = () if fit is None else ("v", "v_plus")
+        for k in present if noise == "stored" else ():
+            self.register_buffer(f"noise_{k}", stored[k].detach().clone())
+        self.blocks = (*self.styles.blocks, *maps)
+        self.ladder = self.styles.ladder
         self.image_shape = (3, side(count - 1), side(count - 1))
         self.eval().requires_grad_(False)
 
@@ -124,32 +113,9 @@ class StyleGAN1(Generator):
         return images
 
     def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
-        """Every style as ``w_plus``; ``z`` and ``v`` as ``w``; ``v`` as ``v_plus``."""
-        if name in latents:
-            return latents[name]
-        if name == "w" and name in {block.name for block in self.blocks} and latents.keys() & {"z", "v"}:
-            return self._w_plus(latents)[:, 0]
-        if name == "w_plus" and latents.keys() & {"z", "w", "v", "v_plus"}:
-            return self._w_plus(latents)
-        if name == "v_plus" and "v" in latents:
-            return self._repeated(latents["v"])
-        return super().lift(latents, name)
-
-    def _w_plus(self, latents: Latents) -> Tensor:
-        """Whatever style is given, as w+."""
-        if "z" in latents and self.mapping is not None:
-            w_plus = self._repeated(torch.cat([self.mapping(row) for row in latents["z"].split(1)]))
-            return w_plus if self.w_avg is None or self.psi == 1 else truncate(w_plus, self.w_avg, self.psi, self.cutoff)
-        if "w" in latents:
-            return self._repeated(latents["w"])
-        assert self.mean is not None
-        assert self.std is not None
-        if "v_plus" in latents:
-            return chart(latents["v_plus"], self.mean, self.std)
-        return self._repeated(chart(latents["v"], self.mean, self.std))
-
-    def _repeated(self, style: Tensor) -> Tensor:
-        return style[:, None].expand(-1, len(self.synthesis.layers), -1)
+        """Any style as ``_styles`` tells."""
+        style = self.styles.lift(latents, name)
+        return super().lift(latents, name) if style is None else style
 
 
 def load(
@@ -168,12 +134,13 @@ def load(
     Args:
         synthesis: PULSE's ``synthesis.pt``; or one file that holds the mapping too, and perhaps the fit.
         mapping: PULSE's ``mapping.pt``.
-        gaussian_fit: PULSE's ``gaussian_fit.pt``: ``mean`` and ``std``.
+        gaussian_fit: PULSE's ``gaussian_fit.pt``, or another file as ``_gaussian_fit.read_fit`` takes it.
         psi: See ``StyleGAN1``.
         cutoff: See ``StyleGAN1``.
         noise: See ``StyleGAN1``.
         zero_noise: See ``StyleGAN1``.
-        fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping; 0 makes no fit.
+        fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping, and kept on this
+            machine; 0 makes no fit.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -189,17 +156,13 @@ def load(
         w_avg = dense.pop("w_avg", w_avg)
     network = synthesis_network(parts.synthesis, synthesis)
     mapper = None if dense is None else mapping_network(dense, mapping or synthesis).float()
-    fitted = parts.fit if gaussian_fit is None else read_tensors(gaussian_fit)
-    fit = None
-    if fitted is not None:
-        expected = {name: torch.empty(network.w_dim, device="meta") for name in ("mean", "std")}
-        check_tensors(gaussian_fit or synthesis, expected, fitted)
-        fit = fitted["mean"], fitted["std"]
+    fit = None if gaussian_fit is None else read_fit(gaussian_fit, network.w_dim)
+    fit = fit_of(synthesis, network.w_dim, parts.fit) if parts.fit is not None else fit
     try:
         _check(network, mapper, fit, w_avg, psi, cutoff)
         _zero_maps(len(network.layers), parts.noise, noise, zero_noise)
         if fit is None and mapper is not None and fit_samples:
-            fit = fit_gaussian(mapper, mapper.z_dim, fit_samples)
+            fit = cached_fit(dict(mapper.named_buffers()), mapper, mapper.z_dim, fit_samples)
         return StyleGAN1(
             network,
             mapper,
@@ -218,23 +181,18 @@ def load(
 def _check(
     synthesis: Synthesis,
     mapping: MappingNetwork | None,
-    fit: tuple[Tensor, Tensor] | None,
+    fit: GaussianFit | tuple[Tensor, Tensor] | None,
     w_avg: Tensor | None,
     psi: float,
     cutoff: int | None,
 ) -> None:
     """Refuse styles that do not go together, before anything is fitted."""
-    size, rows = synthesis.w_dim, len(synthesis.layers)
-    got = ([] if mapping is None else [mapping.w_dim]) + ([] if fit is None else [len(part) for part in fit])
-    if set(got) - {size}:
-        raise ValueError(f"StyleGAN1: expected a mapping and a fit for w of {size} entries, got {got}; use files of one network")
+    size, lacks = synthesis.w_dim, "mapping" if mapping is None else "mean w" if w_avg is None else ""
+    if mapping is not None and mapping.w_dim != size:
+        raise ValueError(f"StyleGAN1: expected a mapping to w of {size} entries, got {mapping.w_dim}; use files of one network")
     if w_avg is not None and w_avg.shape != (size,):
         raise ValueError(f"StyleGAN1: expected a mean w of {size} entries, got {tuple(w_avg.shape)}; use files of one network")
-    if psi != 1 and (mapping is None or w_avg is None):
-        lacks = "mapping" if mapping is None else "mean w"
-        raise ValueError(f"StyleGAN1 psi: expected a mapping and the mean w, to truncate z, got no {lacks}; leave psi at 1")
-    if cutoff is not None and not 0 <= cutoff <= rows:
-        raise ValueError(f"StyleGAN1 cutoff: expected 0 to {rows} rows, got {cutoff}; None truncates all")
+    check_styles("StyleGAN1", size, len(synthesis.layers), fit, psi, cutoff, lacks)
 
 
 def _zero_maps(count: int, stored: Mapping[int, Tensor], noise: Noise, zero_noise: Sequence[int]) -> set[int]:

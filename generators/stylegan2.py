@@ -14,9 +14,9 @@ The network's native range is [-1, 1].
 Latent blocks:
 
 - ``label`` (K,), with classes alone: one-hot, not searched. A z lifted without one is taken to have the mean of all labels.
-- Slot ``style``: ``z`` (Z,); ``w`` (D,), one for all rows; ``w_plus`` (L, D); with a Gaussian fit ``v`` (D,) and ``v_plus``
-  (L, D), standard normal, the spaces that PULSE searches. Truncation acts on z alone. Where it spares some of the rows, z is
-  no one w, and there is no block ``w``.
+- Slot ``style``, see ``_styles``: ``z``, ``w``, ``w_plus``, ``w_plus_plus``; with a Gaussian fit ``v`` and ``v_plus``, the spaces
+  that PULSE searches, and ``p_n`` and ``p_n_plus``. Truncation acts on z alone. Where it spares some of the rows, z is no one w,
+  and there is no block ``w``. With ``anchor``, ``z_anchor`` and ``w_anchor`` besides.
 - ``noise_<k>`` (1, r, r), standard normal, with r = 4, 8, 8, 16, 16, ...: each in a slot of its own, if noise is random.
 - Optional: ``features_<r>`` (C, r, r) in the slot ``features`` and, in the architecture "skip", ``rgb_<r>`` (3, r, r), in the
   native range, in the slot ``rgb``. They stand in for what block r computes; given both at one r, what comes before is not
@@ -31,17 +31,17 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from generators import _gaussian_fit
 from generators._checkpoints import read_checkpoint
+from generators._gaussian_fit import GaussianFit, cached_fit, read_fit
 from generators._stylegan2_architecture import Architecture, architecture_of, expected_tensors
 from generators._stylegan2_synthesis import At, Synthesis
 from generators._stylegan_ops import Mapping as MappingNetwork
-from generators._stylegan_ops import truncate
-from generators._tensors import check_tensors, read_tensors
+from generators._styles import Styles, check_styles
+from generators._tensors import check_tensors
 from pulse_framework.interfaces import Generator
-from pulse_framework.latents import LatentBlock, Latents, Normal, OneHot, PushForward
+from pulse_framework.latents import LatentBlock, Latents, OneHot
 
-__all__ = ["StyleGAN2", "fit_gaussian", "load"]
+__all__ = ["StyleGAN2", "load"]
 
 Noise = Literal["random", "stored", "none"]
 
@@ -52,46 +52,50 @@ class StyleGAN2(Generator):
     Args:
         tensors: By their SG2-ADA names, as they are in the file. The mean w and the noise maps may be missing if unused.
         architecture: Theirs.
-        fit: Mean and standard deviation of each entry before M's last activation; without them there are no blocks ``v``.
+        fit: The Gaussian before M's last activation, or its mean and standard deviation alone; without one there are no charts.
         psi: Truncation of z; 1 is none, 0 the mean w.
         cutoff: How many rows of w+ are truncated; None means all.
         noise: ``"random"``: every noise map is a block; ``"stored"``: the maps in the file; ``"none"``: zeros.
         zero_noise: Maps that are zero whatever ``noise`` says; a negative number counts from the end.
         checkpoint: Whether a backward pass computes the inside of each resolution anew instead of keeping it: less memory, the
             same images.
+        anchor: Whether the blocks ``z_anchor`` and ``w_anchor`` are declared, for a coupling of w+ to the mapping.
 
     Raises:
         ValueError: A tensor is missing, unexpected or of another shape, or a setting does not fit the architecture.
     """
 
-    w_avg: Tensor | None
-    mean: Tensor | None
-    std: Tensor | None
-
     def __init__(
         self,
         tensors: Mapping[str, Tensor],
         architecture: Architecture,
-        fit: tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
+        fit: GaussianFit | tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
         *,
         psi: float = 1.0,
         cutoff: int | None = None,
         noise: Noise = "random",
         zero_noise: Sequence[int] = (),
         checkpoint: bool = False,
+        anchor: bool = False,
     ) -> None:
         super().__init__()
         a, sides = architecture, architecture.noise_sides
         _check(tensors, a, fit, psi, cutoff, noise, zero_noise)
         tensors = {name: tensor.detach().float() for name, tensor in tensors.items()}
-        self.psi, self.cutoff, self.rows = psi, a.rows if cutoff is None or psi == 1 else cutoff, a.rows
         own = _within(tensors, "mapping.")
-        self.mapping = MappingNetwork(own, a.mapping_lr_multiplier)
-        self.register_buffer("w_avg", own["w_avg"].clone() if "w_avg" in own else None)
         self.synthesis = Synthesis(_within(tensors, "synthesis."), a, checkpoint=checkpoint)
-        mean, std = (None, None) if fit is None else (part.detach().float().clone() for part in fit)
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
+        self.styles = Styles(
+            MappingNetwork(own, a.mapping_lr_multiplier),
+            a.z_dim,
+            a.w_dim,
+            a.rows,
+            fit=None if fit is None else GaussianFit(*fit),
+            w_avg=own.get("w_avg"),
+            psi=psi,
+            cutoff=cutoff,
+            filters=self.synthesis.filters,
+            anchor=anchor,
+        )
         present = sorted(set(range(len(sides))) - {k % len(sides) for k in zero_noise}) if noise != "none" else []
         maps = [LatentBlock(f"noise_{k}", (1, sides[k], sides[k])) for k in present if noise == "random"]
         for k in present if noise == "stored" else ():
@@ -101,8 +105,8 @@ class StyleGAN2(Generator):
         features = [LatentBlock(f"features_{r}", (c, r, r), slot="features", optional=True) for r, c in inner]
         rgb = [LatentBlock(f"rgb_{r}", (a.image_channels, r, r), slot="rgb", optional=True) for r, _ in inner if a.kind == "skip"]
         label = [LatentBlock("label", (a.c_dim,), OneHot(), searchable=False)] if a.c_dim else []
-        self.blocks = (*label, *self._styles(a), *maps, *features, *rgb)
-        self.ladder = () if fit is None else ("v", "v_plus")
+        self.blocks = (*label, *self.styles.blocks, *maps, *features, *rgb)
+        self.ladder = self.styles.ladder
         self.image_shape = (a.image_channels, a.sides[-1], a.sides[-1])
         self.eval().requires_grad_(False)
 
@@ -113,58 +117,27 @@ class StyleGAN2(Generator):
         return ((y + 1) / 2).contiguous()
 
     def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
-        """Any style as ``w_plus``; ``z`` or ``v`` as ``w``; ``v`` as ``v_plus``; a full input as features or image at r.
+        """Any style as ``_styles`` tells; a full input as features or image at r.
 
         Features given at a smaller side can be lifted if no part of the image is made on the way to r but by an image given;
         so can ``features_<r/2>`` with ``rgb_<r/2>``.
         """
-        known = name in {block.name for block in self.blocks}
-        if name in latents:
-            return latents[name]
-        if name == "w_plus" and latents.keys() & {"z", "w", "v", "v_plus"}:
-            return self._w_plus(latents)
-        if known and name == "w" and latents.keys() & {"z", "v"}:
-            return self._w_plus(latents)[:, 0]
-        if name == "v_plus" and "v" in latents:
-            return self._repeated(latents["v"])
-        if known and name.startswith(("features_", "rgb_")):
+        if (style := self.styles.lift(latents, name)) is not None:
+            return style
+        if name.startswith(("features_", "rgb_")) and name in {block.name for block in self.blocks}:
             return self._on_the_way(latents, *name.split("_"))
         return super().lift(latents, name)
-
-    def _styles(self, a: Architecture) -> list[LatentBlock]:
-        one, each = (a.w_dim,), (a.rows, a.w_dim)
-        z = LatentBlock("z", (a.z_dim,), Normal(), "style")
-        w, w_plus = (LatentBlock(name, shape, PushForward("z"), "style") for name, shape in (("w", one), ("w_plus", each)))
-        v, v_plus = (LatentBlock(name, shape, Normal(), "style") for name, shape in (("v", one), ("v_plus", each)))
-        return [z, *([w] if self.cutoff == a.rows else []), w_plus, *([] if self.mean is None else [v, v_plus])]
-
-    def _w_plus(self, latents: Latents) -> Tensor:
-        """Whatever style is given, as w+."""
-        if "z" in latents:
-            z, classes = latents["z"], self.mapping.c_dim
-            label = latents["label"] if "label" in latents else z.new_full((len(z), classes), 1 / max(classes, 1))
-            w_plus = self._repeated(self.mapping(z, label))
-            return w_plus if self.w_avg is None or self.psi == 1 else truncate(w_plus, self.w_avg, self.psi, self.cutoff)
-        if "w_plus" in latents or "w" in latents:
-            return latents["w_plus"] if "w_plus" in latents else self._repeated(latents["w"])
-        assert self.mean is not None
-        assert self.std is not None
-        v_plus = latents["v_plus"] if "v_plus" in latents else self._repeated(latents["v"])
-        return _gaussian_fit.chart(v_plus, self.mean, self.std)
-
-    def _repeated(self, style: Tensor) -> Tensor:
-        return style[:, None].expand(-1, self.rows, -1)
 
     def _states(self, latents: Latents) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """Side, features and image (in the native range) of every block that an input makes the network compute."""
         declared = {block.name for block in self.blocks}
-        names = [f"noise_{k}" for k in range(self.rows - 1)]
+        names = [f"noise_{k}" for k in range(self.styles.rows - 1)]
         if missing := [name for name in names if name in declared and name not in latents]:
             raise ValueError(f"StyleGAN2: expected every noise map, got {sorted(latents)}; add {missing}")
         noise = [latents[name] if name in latents else getattr(self, name, None) for name in names]
         features, rgb = _given(latents, "features"), _given(latents, "rgb")
         states: Iterator[tuple[int, Tensor, Tensor | None]]
-        states = self.synthesis.states(self._w_plus(latents), noise, features, rgb)
+        states = self.synthesis.states(self.styles.each(latents), noise, features, rgb)
         return states
 
     def _on_the_way(self, latents: Latents, kind: str, where: str) -> Tensor:
@@ -185,20 +158,6 @@ class StyleGAN2(Generator):
         return value.contiguous().expand(len(next(iter(latents.values()))), -1, -1, -1)
 
 
-def fit_gaussian(
-    mapping: MappingNetwork, samples: int = 100_000, seed: int = 0
-) -> tuple[Float[Tensor, " D"], Float[Tensor, " D"]]:
-    """PULSE's Gaussian fit of a mapping, its labels equally likely; see ``_gaussian_fit.fit_gaussian``."""
-    rng = torch.Generator().manual_seed(seed + 1)
-
-    def mapped(z: Tensor) -> Tensor:
-        label = OneHot().sample((len(z), mapping.c_dim), rng) if mapping.c_dim else None
-        w: Tensor = mapping(z, label)
-        return w
-
-    return _gaussian_fit.fit_gaussian(mapped, mapping.z_dim, samples, seed)
-
-
 def load(
     path: str | Path,
     gaussian_fit: str | Path | None = None,
@@ -208,19 +167,22 @@ def load(
     noise: Noise = "random",
     zero_noise: Sequence[int] = (),
     checkpoint: bool = False,
+    anchor: bool = False,
     fit_samples: int = 10_000,
 ) -> StyleGAN2:
     """Read a StyleGAN2, its architecture from the file, on the CPU in float32.
 
     Args:
         path: A file of any format that ``_checkpoints`` lists: ``.pkl``, ``.pt``, ``.safetensors``.
-        gaussian_fit: A file of ``mean`` and ``std``, as PULSE's ``gaussian_fit.pt``.
+        gaussian_fit: A file as ``_gaussian_fit.read_fit`` takes it, such as PULSE's ``gaussian_fit.pt``.
         psi: See ``StyleGAN2``.
         cutoff: See ``StyleGAN2``.
         noise: See ``StyleGAN2``.
         zero_noise: See ``StyleGAN2``.
         checkpoint: See ``StyleGAN2``.
-        fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping; 0 makes no fit.
+        anchor: See ``StyleGAN2``.
+        fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping, labels equally likely, and
+            kept on this machine; 0 makes no fit.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -231,16 +193,12 @@ def load(
         raise ValueError(f"{path}: expected a StyleGAN2, got {read.family or 'other tensors'}; use the generator of that family")
     fit = None
     if gaussian_fit is not None:
-        fitted = read_tensors(gaussian_fit)
-        size = read.tensors["synthesis.b4.conv1.affine.weight"].shape[1]
-        check_tensors(gaussian_fit, {name: torch.empty(size, device="meta") for name in ("mean", "std")}, fitted)
-        fit = fitted["mean"], fitted["std"]
+        fit = read_fit(gaussian_fit, read.tensors["synthesis.b4.conv1.affine.weight"].shape[1])
     try:
         architecture = architecture_of(read.architecture)
         if fit is None and fit_samples:
             _check(read.tensors, architecture, fit, psi, cutoff, noise, zero_noise)
-            mapping = MappingNetwork(_within(read.tensors, "mapping."), architecture.mapping_lr_multiplier)
-            fit = fit_gaussian(mapping, fit_samples)
+            fit = _fit(_within(read.tensors, "mapping."), architecture, fit_samples)
         return StyleGAN2(
             read.tensors,
             architecture,
@@ -250,35 +208,43 @@ def load(
             noise=noise,
             zero_noise=zero_noise,
             checkpoint=checkpoint,
+            anchor=anchor,
         )
     except ValueError as error:
         raise ValueError(f"{path}: {error}") from error
 
 
+def _fit(tensors: Mapping[str, Tensor], architecture: Architecture, samples: int) -> GaussianFit:
+    """The Gaussian of a mapping, its labels equally likely."""
+    mapping = MappingNetwork({name: tensor.float() for name, tensor in tensors.items()}, architecture.mapping_lr_multiplier)
+    rng = torch.Generator().manual_seed(1)
+
+    def mapped(z: Tensor) -> Tensor:
+        label = OneHot().sample((len(z), mapping.c_dim), rng) if mapping.c_dim else None
+        w: Tensor = mapping(z, label)
+        return w
+
+    return cached_fit(tensors, mapped, mapping.z_dim, samples)
+
+
 def _check(
     tensors: Mapping[str, Tensor],
     architecture: Architecture,
-    fit: tuple[Tensor, Tensor] | None,
+    fit: GaussianFit | tuple[Tensor, Tensor] | None,
     psi: float,
     cutoff: int | None,
     noise: Noise,
     zero_noise: Sequence[int],
 ) -> None:
     """Refuse what does not go together, before anything is built."""
-    count, rows = len(architecture.noise_sides), architecture.rows
+    count = len(architecture.noise_sides)
     needless = {"mapping.w_avg"} if psi == 1 else set()
     expected = expected_tensors(architecture)
     needless |= {name for name in expected if name.endswith("noise_const")} if noise != "stored" else set()
     check_tensors(
         "StyleGAN2", {name: like for name, like in expected.items() if name in tensors or name not in needless}, tensors
     )
-    if fit is not None and any(part.shape != (architecture.w_dim,) for part in fit):
-        raise ValueError(
-            f"StyleGAN2: expected a Gaussian fit of {architecture.w_dim} entries, got {[tuple(part.shape) for part in fit]};"
-            " use the fit of this network"
-        )
-    if cutoff is not None and not 0 <= cutoff <= rows:
-        raise ValueError(f"StyleGAN2 cutoff: expected 0 to {rows} rows, got {cutoff}; None truncates all")
+    check_styles("StyleGAN2", architecture.w_dim, architecture.rows, fit, psi, cutoff)
     if any(not -count <= k < count for k in zero_noise):
         raise ValueError(f"StyleGAN2 zero_noise: expected maps from {-count} to {count - 1}, got {list(zero_noise)}")
 

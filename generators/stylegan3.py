@@ -14,9 +14,9 @@ Weights: NVIDIA's ``.pkl`` files, for non-commercial use. The network's native r
 Latent blocks:
 
 - ``label`` (K,), with classes alone: one-hot, not searched. A z lifted without one is taken to have the mean of all labels.
-- Slot ``style``, with L = N + 2 rows, 16 in the networks that NVIDIA published: ``z`` (Z,); ``w`` (D,), one for all rows;
-  ``w_plus`` (L, D); with a Gaussian fit ``v`` (D,) and ``v_plus`` (L, D), standard normal, the spaces that PULSE searches.
-  Truncation acts on z alone. Where it spares some of the rows, z is no one w, and there is no block ``w``.
+- Slot ``style``, see ``_styles``, with L = N + 2 rows, 16 in the networks that NVIDIA published: ``z``, ``w``, ``w_plus``; with a
+  Gaussian fit ``v`` and ``v_plus``, the spaces that PULSE searches, and ``p_n`` and ``p_n_plus``. Truncation acts on z alone.
+  Where it spares some of the rows, z is no one w, and there is no block ``w``.
 """
 
 from collections.abc import Mapping
@@ -28,13 +28,13 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from generators._checkpoints import read_checkpoint
-from generators._gaussian_fit import chart, fit_gaussian
+from generators._gaussian_fit import GaussianFit, cached_fit, read_fit
 from generators._stylegan3_layers import Architecture, FourierInput, Layer, plan_layers
 from generators._stylegan_ops import Mapping as MappingNetwork
-from generators._stylegan_ops import truncate
-from generators._tensors import check_tensors, read_tensors
+from generators._styles import Styles, check_styles
+from generators._tensors import check_tensors
 from pulse_framework.interfaces import Generator
-from pulse_framework.latents import LatentBlock, Latents, Normal, OneHot, PushForward
+from pulse_framework.latents import LatentBlock, Latents, OneHot
 
 __all__ = ["Architecture", "StyleGAN3", "load", "tensor_shapes"]
 
@@ -46,7 +46,7 @@ class StyleGAN3(Generator):
         tensors: Named and shaped as ``tensor_shapes`` says, as they are in the file. The network is in float32, unless they
             are in float64.
         architecture: Theirs.
-        fit: Mean and standard deviation of each entry before M's last activation; without them there are no blocks ``v``.
+        fit: The Gaussian before M's last activation, or its mean and standard deviation alone; without one there are no charts.
         psi: Truncation of z; 1 is none, 0 the mean w.
         cutoff: How many rows of w+ are truncated; None means all.
 
@@ -54,91 +54,54 @@ class StyleGAN3(Generator):
         ValueError: A tensor is missing, unexpected or of another shape, or a setting does not fit the architecture.
     """
 
-    w_avg: Tensor
-    mean: Tensor | None
-    std: Tensor | None
-
     def __init__(
         self,
         tensors: Mapping[str, Tensor],
         architecture: Architecture,
-        fit: tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
+        fit: GaussianFit | tuple[Float[Tensor, " D"], Float[Tensor, " D"]] | None = None,
         *,
         psi: float = 1.0,
         cutoff: int | None = None,
     ) -> None:
         super().__init__()
         a, plans = architecture, plan_layers(architecture)
-        rows, one = len(plans) + 1, (a.w_dim,)
+        rows = len(plans) + 1
         _check("StyleGAN3", tensor_shapes(a), tensors)
-        if fit is not None:
-            _check("StyleGAN3 fit", {"mean": one, "std": one}, dict(zip(("mean", "std"), fit, strict=True)))
-        if cutoff is not None and not 0 <= cutoff <= rows:
-            raise ValueError(f"StyleGAN3 cutoff: expected 0 to {rows} rows of w_plus, or None for all of them, got {cutoff}")
+        check_styles("StyleGAN3", a.w_dim, rows, fit, psi, cutoff)
         dtype = torch.promote_types(tensors["mapping.w_avg"].dtype, torch.float32)
         tensors = {name: tensor.detach().double() for name, tensor in tensors.items()}
-        self.psi, self.cutoff, self.rows = psi, rows if cutoff is None or psi == 1 else cutoff, rows
-        self.c_dim, self.output_scale = a.c_dim, a.output_scale
+        self.output_scale = a.output_scale
         own = _within(tensors, "mapping.")
-        self.mapping = MappingNetwork(own, a.mapping_lr_multiplier)
-        self.register_buffer("w_avg", own["w_avg"].clone())
+        self.styles = Styles(
+            MappingNetwork(own, a.mapping_lr_multiplier),
+            a.z_dim,
+            a.w_dim,
+            rows,
+            fit=None if fit is None else GaussianFit(*fit),
+            w_avg=own["w_avg"],
+            psi=psi,
+            cutoff=cutoff,
+        )
         self.features = FourierInput(_within(tensors, "synthesis.input."), plans[0])
         self.layers = nn.ModuleList(Layer(_within(tensors, f"synthesis.{plan.name}."), plan, a.conv_clamp) for plan in plans)
-        mean, std = (None, None) if fit is None else (part.detach().clone() for part in fit)
-        self.register_buffer("mean", mean)
-        self.register_buffer("std", std)
-        styles = [LatentBlock("z", (a.z_dim,), Normal(), "style")]
-        if self.cutoff == rows:
-            styles.append(LatentBlock("w", one, PushForward("z"), "style"))
-        styles.append(LatentBlock("w_plus", (rows, *one), PushForward("z"), "style"))
-        if fit is not None:
-            styles += [LatentBlock("v", one, Normal(), "style"), LatentBlock("v_plus", (rows, *one), Normal(), "style")]
         label = [LatentBlock("label", (a.c_dim,), OneHot(), searchable=False)] if a.c_dim else []
-        self.blocks = (*label, *styles)
-        self.ladder = () if fit is None else ("v", "v_plus")
+        self.blocks = (*label, *self.styles.blocks)
+        self.ladder = self.styles.ladder
         self.image_shape = (a.img_channels, a.img_resolution, a.img_resolution)
         self.to(dtype).eval().requires_grad_(False)
 
     def synthesize(self, latents: Latents) -> Float[Tensor, "N C H W"]:
         """Images of a style."""
-        first, *others = self.lift(latents, "w_plus").unbind(1)
+        first, *others = self.styles.each(latents)
         x = self.features(first)
         for layer, w in zip(self.layers, others, strict=True):
             x = layer(x, w)
         return (x * (self.output_scale / 2) + 0.5).contiguous()
 
     def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
-        """Every style as ``w_plus``; ``z`` and ``v`` as ``w``; ``v`` as ``v_plus``."""
-        if name in latents:
-            return latents[name]
-        if name in {block.name for block in self.blocks}:
-            if name == "v_plus" and "v" in latents:
-                return self._repeated(latents["v"])
-            if name == "w_plus" and "v_plus" in latents:
-                return self._charted(latents["v_plus"])
-            if name in ("w", "w_plus") and "z" in latents:
-                w_plus = self._mapped(latents["z"], latents.get("label"))
-                return w_plus if name == "w_plus" else w_plus[:, 0]
-            if name == "w" and "v" in latents:
-                return self._charted(latents["v"])
-            if name == "w_plus" and latents.keys() & {"w", "v"}:
-                return self._repeated(latents["w"] if "w" in latents else self._charted(latents["v"]))
-        return super().lift(latents, name)
-
-    def _mapped(self, z: Tensor, label: Tensor | None) -> Tensor:
-        """w+ of z, truncated."""
-        if self.c_dim and label is None:
-            label = z.new_full((len(z), self.c_dim), 1 / self.c_dim)
-        w_plus = self._repeated(self.mapping(z, label))
-        return w_plus if self.psi == 1 else truncate(w_plus, self.w_avg, self.psi, self.cutoff)
-
-    def _charted(self, v: Tensor) -> Tensor:
-        assert self.mean is not None
-        assert self.std is not None
-        return chart(v, self.mean, self.std)
-
-    def _repeated(self, style: Tensor) -> Tensor:
-        return style[:, None].expand(-1, self.rows, -1)
+        """Any style as ``_styles`` tells."""
+        style = self.styles.lift(latents, name)
+        return super().lift(latents, name) if style is None else style
 
 
 def load(
@@ -153,11 +116,11 @@ def load(
 
     Args:
         path: The file.
-        gaussian_fit: A file of ``mean`` and ``std``, as PULSE has it for its network.
+        gaussian_fit: A file as ``_gaussian_fit.read_fit`` takes it.
         psi: See ``StyleGAN3``.
         cutoff: See ``StyleGAN3``.
         fit_samples: Without a file of it, the Gaussian is fitted to so many samples of the mapping, of the mean label if there
-            are classes; 0 makes no fit.
+            are classes, and kept on this machine; 0 makes no fit.
 
     Raises:
         FileNotFoundError: There is no such file.
@@ -177,13 +140,12 @@ def load(
     _check(path, shapes, checkpoint.tensors)
     fit = None
     if gaussian_fit is not None:
-        fitted = read_tensors(gaussian_fit)
-        _check(gaussian_fit, dict.fromkeys(("mean", "std"), (architecture.w_dim,)), fitted)
-        fit = fitted["mean"], fitted["std"]
+        fit = read_fit(gaussian_fit, architecture.w_dim)
     elif fit_samples:
-        mapping = MappingNetwork(_within(checkpoint.tensors, "mapping."), architecture.mapping_lr_multiplier)
+        own = _within(checkpoint.tensors, "mapping.")
+        mapping = MappingNetwork(own, architecture.mapping_lr_multiplier)
         label = torch.full((1, architecture.c_dim), 1 / max(1, architecture.c_dim))
-        fit = fit_gaussian(lambda z: mapping(z, label.expand(len(z), -1)), architecture.z_dim, fit_samples)
+        fit = cached_fit(own, lambda z: mapping(z, label.expand(len(z), -1)), architecture.z_dim, fit_samples)
     return StyleGAN3(checkpoint.tensors, architecture, fit, psi=psi, cutoff=cutoff)
 
 

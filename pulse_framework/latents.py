@@ -82,6 +82,7 @@ class LatentBlock:
         slot: Blocks of the same slot are alternatives; empty means the block's own name.
         optional: An optional block may be left out; it is never drawn on its own.
         searchable: Whether a gradient reaches it (a class label may say no).
+        auxiliary: Of optional blocks: whether images do not depend on it; a term of the objective does.
     """
 
     name: str
@@ -90,6 +91,7 @@ class LatentBlock:
     slot: str = ""
     optional: bool = False
     searchable: bool = True
+    auxiliary: bool = False
 
     def __post_init__(self) -> None:
         if not self.slot:

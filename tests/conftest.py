@@ -1,5 +1,7 @@
 """What all tests share."""
 
+import os
+
 import pytest
 import torch
 from jaxtyping import config, install_import_hook
@@ -19,6 +21,12 @@ install_import_hook(
 
 # Tensors here are tiny: threads cost more than they bring, above all when several test processes share the cores.
 torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def own_cache(tmp_path_factory):
+    """What is fetched or fitted goes nowhere else, to the processes that tests start neither."""
+    os.environ["PULSE_HOME"] = str(tmp_path_factory.mktemp("home"))
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.geocross import Geocross
+from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
@@ -17,11 +18,14 @@ __all__ = [
     "Adamax",
     "Answer",
     "Constant",
+    "Coupling",
     "Engine",
     "Evaluation",
+    "GaussianEnergy",
     "Geocross",
     "L1Consistency",
     "L2Consistency",
+    "LatentNorm",
     "Linear1Cycle",
     "Linear1CycleDrop",
     "NoiseAutocorrelation",

@@ -18,6 +18,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulse_framework.interfaces import Generator
+from pulse_framework.search.latent_terms import check_lift
 from pulse_framework.search.objective import Evaluation, Term
 
 __all__ = ["Geocross", "geocross"]
@@ -50,20 +51,21 @@ class Geocross(Term):
     block: str = "w_plus"
     optional: bool = False
 
-    def applies(self, generator: Generator, moved: Sequence[str]) -> bool:
-        """Whether the generator has the block.
+    def on(self, generator: Generator, moved: Sequence[str]) -> "Geocross | None":
+        """The term, if the generator has the block.
 
         Raises:
             ValueError: It has not, and the term is not optional; or the block is not of shape (L, D).
         """
         shapes = {block.name: block.shape for block in generator.blocks}
         if self.block not in shapes and self.optional:
-            return False
+            return None
         if len(shapes.get(self.block, ())) != 2:
             raise ValueError(
                 f"Geocross block: expected a block of shape (L, D), got {self.block!r} of {sorted(shapes)}; leave the term out"
             )
-        return True
+        check_lift("Geocross", generator, moved, self.block)
+        return self
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """In squared radians times 64."""

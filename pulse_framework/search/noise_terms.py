@@ -47,8 +47,8 @@ class NoiseAutocorrelation(Term):
 
     blocks: str | Sequence[str] = "noise_"
 
-    def applies(self, generator: Generator, moved: Sequence[str]) -> bool:
-        """True.
+    def on(self, generator: Generator, moved: Sequence[str]) -> "NoiseAutocorrelation":
+        """The term, checked.
 
         Raises:
             ValueError: A block is not part of the input or is no map, or none that moves has the prefix.
@@ -64,7 +64,7 @@ class NoiseAutocorrelation(Term):
             )
         if flat := {name: shapes[name] for name in names if len(shapes[name]) != 3}:
             raise ValueError(f"NoiseAutocorrelation blocks: expected maps of shape (C, h, w), got {flat}; leave them out")
-        return True
+        return self
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """In squared units of the map's variance."""

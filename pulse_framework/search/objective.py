@@ -47,14 +47,14 @@ class Term(ABC):
 
     weight: float = 1.0
 
-    def applies(self, generator: Generator, moved: Sequence[str]) -> bool:
-        """Whether the term has a part in a search of the blocks ``moved``; if not, it is left out.
+    def on(self, generator: Generator, moved: Sequence[str]) -> "Term | None":
+        """The term as it is for a search of the blocks ``moved``; None if it has no part there and is left out.
 
         Raises:
             ValueError: It should have, and cannot.
         """
         del generator, moved
-        return True
+        return self
 
     @abstractmethod
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
@@ -114,7 +114,8 @@ class Objective:
         Raises:
             ValueError: A term refuses the blocks, or none is left.
         """
-        return Objective({name: term for name, term in self.terms.items() if term.applies(generator, moved)})
+        terms = {name: term.on(generator, moved) for name, term in self.terms.items()}
+        return Objective({name: term for name, term in terms.items() if term is not None})
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """The objective of each item."""

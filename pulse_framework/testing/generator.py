@@ -75,15 +75,17 @@ class GeneratorContract(ABC):
             equal(generator(latents), generator(latents), "second image of one input")
 
     def test_gradient_reaches_every_searchable_block(self) -> None:
-        """Finite and not zero, in every row; an optional block may cut off those it replaces."""
+        """Finite and not zero, in every row; an optional block may cut off those it replaces, an auxiliary one has none."""
         generator = self.make()
-        optional = {block.name for block in generator.blocks if block.optional}
+        auxiliary = {block.name for block in generator.blocks if block.auxiliary}
+        optional = {block.name for block in generator.blocks if block.optional} - auxiliary
         for latents in _inputs(generator, 2, torch.float32):
             chosen = space(generator.blocks, latents)
             moved = [name for name in latents if chosen[name].searchable]
-            must = set(moved) & optional or set(moved)
+            must = (set(moved) & optional or set(moved)) - auxiliary
             for name, gradient in _gradients(generator, latents, moved).items():
                 assert gradient is not None or name not in must, f"{name}: expected a gradient, got none"
+                assert gradient is None or name not in auxiliary, f"{name}: expected an image that does not depend on it"
                 if gradient is not None:
                     assert bool(gradient.isfinite().all()), f"{name}: expected a finite gradient"
                     reached = gradient.flatten(1).abs().amax(1) > 0

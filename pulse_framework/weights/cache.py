@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from pulse_framework.home import cache_folder
 from pulse_framework.weights.card import Card, WeightsError, read_card
 from pulse_framework.weights.lock import Record, recall, record
 from pulse_framework.weights.sources import bring, is_remote
@@ -171,10 +172,7 @@ def _learn(card: Card, found: _Expected, source: str) -> None:
 
 
 def _folder() -> Path:
-    import platformdirs
-
-    home = os.environ.get("PULSE_HOME")
-    return (Path(home).expanduser() if home else platformdirs.user_cache_path("pulse", appauthor=False)) / "weights"
+    return cache_folder("weights")
 
 
 def _lock() -> Path:

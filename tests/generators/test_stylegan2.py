@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch.nn import functional as F
 
-from generators._gaussian_fit import chart
+from generators._gaussian_fit import chart, fit_gaussian
 from generators._layouts import rosinality_to_ada, stylegan2_shapes
 from generators._stylegan2_architecture import Architecture, architecture_of, expected_tensors, random_tensors
 from generators._stylegan_ops import Linear, modulated_layer, to_image
-from generators.stylegan2 import StyleGAN2, fit_gaussian, load
+from generators.stylegan2 import StyleGAN2, load
 from pulse_framework.testing import GeneratorContract
 from pulse_framework.weights import fetch
 
@@ -22,6 +22,7 @@ GOLDEN = Path(__file__).parent.parent / "golden"
 ADA = ["stylegan2_ada_skip", "stylegan2_ada_resnet", "stylegan2_ada_orig"]
 CARD = "pkg://generators/cards/faces-stylegan2-64.yaml"
 TINY = Architecture((6, 5, 4), z_dim=5, w_dim=7, mapping_layers=2)
+CLASSES = Architecture((6, 5), z_dim=5, w_dim=7, c_dim=3, mapping_layers=2)
 
 
 def read(name):
@@ -59,8 +60,8 @@ def near(got, expected, tolerance):
     assert error < tolerance, f"relative to the largest: {error:.1e}"
 
 
-STYLES = (("z", "w"), ("z", "w_plus"), ("w", "w_plus"))
-FITTED = (("v", "w"), ("v", "v_plus"), ("v", "w_plus"), ("v_plus", "w_plus"))
+STYLES = (("z", "w"), ("z", "w_plus"), ("w", "w_plus"), ("z", "w_plus_plus"), ("w_plus", "w_plus_plus"))
+FITTED = (("v", "w"), ("v", "v_plus"), ("v", "w_plus"), ("v_plus", "w_plus"), ("w_plus", "v_plus"), ("v_plus", "w_plus_plus"))
 
 
 class TestSkip(GeneratorContract):
@@ -95,7 +96,7 @@ class TestClasses(GeneratorContract):
     lifts = (("z", "w_plus"),)
 
     def make(self):
-        return tiny(Architecture((6, 5), z_dim=5, w_dim=7, c_dim=3, mapping_layers=2), psi=0.6, cutoff=2, checkpoint=True)
+        return tiny(CLASSES, psi=0.6, cutoff=2, checkpoint=True)
 
 
 @pytest.mark.parametrize("name", [*ADA, "stylegan2_rosinality"])
@@ -300,27 +301,25 @@ def test_bfloat16_autocast():
 def test_pulse_space_is_the_chart():
     generator = tiny(fit=True, noise="none")
     v = random(2, TINY.rows, 7)
-    assert torch.equal(generator.lift({"v_plus": v}, "w_plus"), chart(v, generator.mean, generator.std))
-    assert torch.equal(generator.lift({"v": v[:, 0]}, "w"), chart(v[:, 0], generator.mean, generator.std))
+    assert torch.equal(generator.lift({"v_plus": v}, "w_plus"), chart(v, generator.styles.mean, generator.styles.std))
+    assert torch.equal(generator.lift({"v": v[:, 0]}, "w"), chart(v[:, 0], generator.styles.mean, generator.styles.std))
 
 
-def test_fit_is_seeded_and_that_of_the_mapping():
-    mapping = tiny(Architecture((6, 5), z_dim=5, w_dim=7, c_dim=3, mapping_layers=2)).mapping
-    mean, std = fit_gaussian(mapping, 10_000)
-    assert all(map(torch.equal, (mean, std), fit_gaussian(mapping, 10_000)))
-    assert not torch.equal(mean, fit_gaussian(mapping, 10_000, seed=1)[0])
-    w = mapping(random(20_000, 5, seed=9), torch.eye(3)[torch.arange(20_000) % 3])
+def test_fit_takes_labels_as_equally_likely(tmp_path):
+    save_file(random_tensors(CLASSES), tmp_path / "g.safetensors")
+    styles = load(tmp_path / "g.safetensors").styles
+    w = styles.mapping(random(20_000, 5, seed=9), torch.eye(3)[torch.arange(20_000) % 3])
     inverse = F.leaky_relu(w, 5.0)
-    assert ((mean - inverse.mean(0)).abs() < 0.05 * inverse.std(0)).all()
-    torch.testing.assert_close(std, inverse.std(0), rtol=0.05, atol=0)
+    assert ((styles.mean - inverse.mean(0)).abs() < 0.05 * inverse.std(0)).all()
+    torch.testing.assert_close(styles.std, inverse.std(0), rtol=0.05, atol=0)
 
 
 def test_truncation():
     none, all_, some = (tiny(psi=psi, cutoff=cutoff, noise="none") for psi, cutoff in ((1.0, None), (0.0, None), (0.5, 2)))
     z = {"z": random(2, 5)}
     w = none.lift(z, "w")
-    assert torch.equal(all_.lift(z, "w"), all_.w_avg.expand(2, -1))
-    torch.testing.assert_close(some.lift(z, "w_plus")[:, :2], ((w + some.w_avg) / 2)[:, None].expand(-1, 2, -1))
+    assert torch.equal(all_.lift(z, "w"), all_.styles.w_avg.expand(2, -1))
+    torch.testing.assert_close(some.lift(z, "w_plus")[:, :2], ((w + some.styles.w_avg) / 2)[:, None].expand(-1, 2, -1))
     assert torch.equal(some.lift(z, "w_plus")[:, 2:], w[:, None].expand(-1, TINY.rows - 2, -1))
     assert "w" not in {block.name for block in some.blocks}
     with pytest.raises(ValueError, match="got 'w'"):
@@ -335,7 +334,7 @@ def test_truncation():
         ({"synthesis.b4.const": torch.zeros(6, 4, 5)}, {}, r"'synthesis.b4.const': expected shape \(6, 4, 4\), got \(6, 4, 5\)"),
         ({"mapping.w_avg": None}, {"psi": 0.5}, "missing mapping.w_avg"),
         ({"synthesis.b4.conv1.noise_const": None}, {"noise": "stored"}, "missing synthesis.b4.conv1.noise_const"),
-        ({}, {"cutoff": 7}, "cutoff: expected 0 to 6 rows, got 7"),
+        ({}, {"cutoff": 7}, "cutoff: expected 0 to 6 rows of w_plus, got 7"),
         ({}, {"zero_noise": [5]}, r"zero_noise: expected maps from -5 to 4, got \[5\]"),
         ({}, {"fit": (torch.zeros(8), torch.ones(8))}, r"expected a Gaussian fit of 7 entries, got \[\(8,\), \(8,\)\]"),
     ],
@@ -380,9 +379,11 @@ def test_a_file_says_what_it_is(tmp_path):
     generator = load(tmp_path / "g.safetensors", tmp_path / "fit.safetensors", zero_noise=[0])
     latents = drawn(generator, "z")
     assert torch.equal(generator(latents), tiny(zero_noise=[0])(latents))
-    assert torch.equal(generator.std, torch.ones(7))
+    assert torch.equal(generator.styles.std, torch.ones(7))
     assert {block.name for block in load(tmp_path / "g.safetensors", fit_samples=0).blocks}.isdisjoint({"v", "v_plus"})
-    torch.testing.assert_close(load(tmp_path / "g.safetensors").mean, fit_gaussian(generator.mapping, 10_000)[0])
+    torch.testing.assert_close(
+        load(tmp_path / "g.safetensors").styles.mean, fit_gaussian(generator.styles.mapping, 5, 10_000).mean
+    )
 
 
 def test_files_of_something_else_are_refused(tmp_path):

@@ -256,11 +256,11 @@ def test_file_of_nvidia_gives_the_same_bits():
     w_plus = golden["w_plus"]
     assert torch.equal(generator({"w_plus": w_plus}), StyleGAN3(weights, a)({"w_plus": w_plus}))
     assert generator.image_shape == (3, 32, 32)
-    assert [block.name for block in generator.blocks] == ["z", "w", "w_plus", "v", "v_plus"]
+    assert [block.name for block in generator.blocks] == ["z", "w", "w_plus", "v", "v_plus", "p_n", "p_n_plus"]
     w = generator.lift({"z": torch.randn(4096, 32, generator=torch.Generator().manual_seed(1))}, "w")
     before = F.leaky_relu(w, 5)
-    torch.testing.assert_close(generator.mean, before.mean(0), rtol=0, atol=0.3)
-    torch.testing.assert_close(generator.std, before.std(0), rtol=0.2, atol=0)
+    torch.testing.assert_close(generator.styles.mean, before.mean(0), rtol=0, atol=0.3)
+    torch.testing.assert_close(generator.styles.std, before.std(0), rtol=0.2, atol=0)
 
 
 def test_metadata_gives_the_architecture(tmp_path):

@@ -111,4 +111,4 @@ def test_term_sums_the_maps_that_move_or_are_named():
 )
 def test_blocks_that_are_not_there_are_refused(blocks, match):
     with pytest.raises(ValueError, match=match):
-        NoiseAutocorrelation(blocks=blocks).applies(World(), ["v"])
+        NoiseAutocorrelation(blocks=blocks).on(World(), ["v"])

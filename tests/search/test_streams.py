@@ -62,9 +62,9 @@ def test_push_forward_has_the_label_that_is_drawn_with_it(name):
     for key in ("a", "b", "c"):
         z, drawn = (draw(generator, {}, stream(0, key), torch.empty(()), chosen) for chosen in (["z"], [name]))
         assert torch.equal(drawn["label"], z["label"])
-        w = generator.mapping(z["z"], drawn["label"])
+        w = generator.styles.mapping(z["z"], drawn["label"])
         assert torch.equal(drawn[name], w if name == "w" else w[:, None].expand_as(drawn[name]))
-        other = generator.mapping(z["z"], drawn["label"].roll(1, 1))
+        other = generator.styles.mapping(z["z"], drawn["label"].roll(1, 1))
         assert not torch.allclose(w, other)
         assert all(torch.equal(drawn[block], z[block]) for block in drawn if block != name)
 

@@ -1,0 +1,157 @@
+r"""Terms of the latents alone: what a style should look like, whatever the picture.
+
+Each is of the latents expressed as some block of the generator, rows :math:`x_1, \dots, x_L` of D entries, or one:
+
+- ``LatentNorm``, the mean square. Of ``p_n_plus`` it is II2S's :math:`\|P_N(w)\|^2` (Zhu et al., arXiv:2012.09036, section 3.3).
+- ``Coupling``, the mean square of the difference of two blocks, :math:`\langle (w_l - M(z))^2 \rangle` in L-BRGM, where z is
+  searched beside w+ (Marinescu et al., arXiv:2012.04567, section 3, with the authors' program): of ``w_plus`` and ``w_anchor``.
+- ``GaussianEnergy``, a Gaussian fitted to what the generator was trained on, diagonal as in BRGM,
+  :math:`\langle ((w_l - \mu) / \sigma)^2 \rangle / 2`, or with all of its covariance: truncation as a preference.
+"""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pulse_framework.interfaces import Generator
+from pulse_framework.latents import PushForward, space
+from pulse_framework.search.objective import Evaluation, Term
+from pulse_framework.search.streams import draw, stream
+
+__all__ = ["Coupling", "GaussianEnergy", "LatentNorm", "check_lift"]
+
+_CHUNK = 256
+
+
+def check_lift(term: str, generator: Generator, moved: Sequence[str], name: str) -> None:
+    """Refuse a block that the input of a search cannot be lifted to, by trying it on one draw.
+
+    Raises:
+        ValueError: The generator has no such block, or no way leads to it from those that move.
+    """
+    blocks = {block.name: block for block in generator.blocks}
+    if name not in blocks:
+        raise ValueError(f"{term} block: expected one of {sorted(blocks)}, got {name!r}; leave the term out")
+    try:
+        with torch.no_grad():
+            generator.lift(draw(generator, {}, stream(0, "lift"), _like(generator), moved), name)
+    except ValueError as error:
+        raise ValueError(f"{term} block: expected a block that {list(moved)} can be lifted to, got {name!r} ({error})") from error
+
+
+@dataclass(frozen=True, kw_only=True)
+class LatentNorm(Term):
+    """Mean square of the latents as the block ``block``."""
+
+    block: str
+
+    def on(self, generator: Generator, moved: Sequence[str]) -> "LatentNorm":
+        """The term, checked.
+
+        Raises:
+            ValueError: The latents cannot be lifted to the block.
+        """
+        check_lift("LatentNorm", generator, moved, self.block)
+        return self
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In squared units of the block."""
+        return at.lift(self.block).flatten(1).square().mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Coupling(Term):
+    """Mean square of the difference of the latents as ``block`` and as ``anchor``, which may be one vector for all rows."""
+
+    block: str = "w_plus"
+    anchor: str = "w_anchor"
+
+    def on(self, generator: Generator, moved: Sequence[str]) -> "Coupling":
+        """The term, checked.
+
+        Raises:
+            ValueError: The latents cannot be lifted to one of the blocks, or shapes disagree.
+        """
+        for name in (self.block, self.anchor):
+            check_lift("Coupling", generator, moved, name)
+        shapes = {block.name: block.shape for block in generator.blocks}
+        one, other = shapes[self.block], shapes[self.anchor]
+        if other not in (one, one[-1:]):
+            raise ValueError(f"Coupling anchor: expected shape {one} or {one[-1:]}, as of {self.block}, got {other}")
+        return self
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In squared units of the block."""
+        value, anchor = at.lift(self.block), at.lift(self.anchor)
+        anchor = anchor if anchor.ndim == value.ndim else anchor[:, None]
+        return (value - anchor).flatten(1).square().mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianEnergy(Term):
+    """Half the squared distance to the mean of a block, in standard deviations, a mean over the entries.
+
+    The Gaussian is that of the block's rows under the generator's own distribution (z mapped to w), over seeded draws.
+
+    Attributes:
+        block: The block, such as ``w_plus``.
+        full: Whether distance is measured with all of the covariance, or entry by entry.
+        samples: Draws that it is fitted to.
+        fit: Mean (D,) and what whitens a row, (D, D) or (D,); found by ``on``.
+    """
+
+    block: str = "w_plus"
+    full: bool = False
+    samples: int = 10_000
+    fit: tuple[Tensor, Tensor] | None = None
+
+    def on(self, generator: Generator, moved: Sequence[str]) -> "GaussianEnergy":
+        """The term with its Gaussian.
+
+        Raises:
+            ValueError: The latents cannot be lifted to the block, or there are too few samples.
+        """
+        check_lift("GaussianEnergy", generator, moved, self.block)
+        size = next(block.shape for block in generator.blocks if block.name == self.block)[-1]
+        if self.samples <= size:
+            raise ValueError(f"GaussianEnergy samples: expected more than the {size} entries of a row, got {self.samples}")
+        rows = torch.cat([rows.flatten(0, -2).double() for rows in _drawn(generator, self.block, self.samples)])
+        mean, centred = rows.mean(0), rows - rows.mean(0)
+        if not self.full:
+            return replace(self, fit=(mean, rows.std(0, correction=0).clamp(min=torch.finfo(torch.float32).tiny).reciprocal()))
+        variances, columns = torch.linalg.eigh(centred.T @ centred / len(rows))
+        scales = variances.clamp(min=1e-8 * float(variances.max())).sqrt()
+        return replace(self, fit=(mean, columns / scales))
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """Per entry, in nats."""
+        assert self.fit is not None, "the term as `on` gives it"
+        value = at.lift(self.block)
+        mean, whiten = (part.to(value) for part in self.fit)
+        apart = value - mean
+        white = torch.stack([item @ whiten for item in apart]) if self.full else apart * whiten  # bits of a row are its own
+        return white.flatten(1).square().mean(1) / 2
+
+
+def _drawn(generator: Generator, name: str, samples: int) -> Iterator[Tensor]:
+    """The block of seeded draws of the generator's own distribution, in chunks."""
+    block = next(block for block in generator.blocks if block.name == name)
+    source = block.native.source if isinstance(block.native, PushForward) else name
+    rng, like = stream(0, "Gaussian energy"), _like(generator)
+    needed = [found for found in space(generator.blocks, [source]).values() if found.name == source or not found.searchable]
+    for first in range(0, samples, _CHUNK):
+        drawn: dict[str, list[Tensor]] = {found.name: [] for found in needed}
+        for found, _ in itertools.product(needed, range(min(_CHUNK, samples - first))):
+            assert not isinstance(found.native, PushForward), f"{found.name}: the source of a push-forward has a distribution"
+            drawn[found.name].append(found.native.sample(found.shape, rng))
+        with torch.no_grad():
+            yield generator.lift({other: torch.stack(items).to(like) for other, items in drawn.items()}, name).cpu()
+
+
+def _like(generator: Generator) -> Tensor:
+    """Device and dtype."""
+    return next((value for value in generator.state_dict().values() if value.is_floating_point()), torch.empty(()))
