@@ -10,7 +10,7 @@ are skipped undecoded. A StyleGAN2 gets SG2-ADA's names (`generators._layouts`) 
 | NVIDIA, TensorFlow (ProGAN, StyleGAN, StyleGAN2, StyleGAN2-ADA) | pickle of (G, D, Gs); Gs is taken | nvidia-tensorflow |
 | rosinality, converted and snapshots | ``torch.save`` of {g_ema, latent_avg?, args?, ...} | rosinality |
 | pSp, e4e | ``torch.save`` of {state_dict, latent_avg, opts}; ``decoder.`` is taken | psp |
-| PULSE, lernapparat; any state dict | ``torch.save`` of names and tensors | torch |
+| PULSE, lernapparat, Hugging Face (BigGAN, beside its ``config.json``); any other | ``torch.save`` of names and tensors | torch |
 | anyone | safetensors; metadata gives the architecture | safetensors |
 
 ``torch.save`` is read in its zip and its legacy form.
@@ -27,6 +27,7 @@ from pathlib import Path
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
+from generators._biggan_layout import BIGGAN, biggan_shapes, read_config
 from generators._layouts import (
     PROGAN,
     STYLEGAN1,
@@ -52,7 +53,7 @@ class Checkpoint:
     Attributes:
         tensors: Name to tensor.
         architecture: Plain values, such as ``z_dim``, ``w_dim``, ``img_resolution`` and ``mapping_layers``.
-        family: "stylegan1", "stylegan2", "stylegan3", "progan", "gaussian-fit", or "" when the names tell none.
+        family: "stylegan1", "stylegan2", "stylegan3", "progan", "biggan", "gaussian-fit", or "" when the names tell none.
         source_format: As in the table above.
         extra: What else the file says: settings of the training, attributes of each module (``attributes``, by dotted name).
     """
@@ -90,7 +91,9 @@ def read_checkpoint(path: str | Path, more: Sequence[str | Path] = ()) -> Checkp
 def _read_file(path: Path) -> Checkpoint:
     """The generator, or a part of one, in a file."""
     try:
-        return _read(path)
+        read = _read(path)
+        beside = read_config(path) if read.family == "biggan" and read.source_format == "torch" else {}
+        return _told(read, plain(beside), {}) if beside else read  # type: ignore[arg-type]
     except (RuntimeError, SafetensorError, zipfile.BadZipFile, EOFError, UnicodeError, struct.error) as error:
         why = " ".join(str(error).split())[:300]
         raise ValueError(f"{path}: expected a file of weights, got one that cannot be read ({why}); fetch it again") from error
@@ -244,6 +247,8 @@ def _known(tensors: dict[str, Tensor], source: str) -> Checkpoint:
         return Checkpoint(tensors, stylegan2_shapes(tensors), "stylegan2", source)
     if any(name.startswith("synthesis.L0_") for name in tensors):
         return Checkpoint(tensors, stylegan3_shapes(tensors), "stylegan3", source)
+    if BIGGAN in tensors:
+        return Checkpoint(tensors, biggan_shapes(tensors), "biggan", source)
     if "4x4/Dense/weight" in tensors:
         return Checkpoint(tensors, progan_shapes(tensors), "progan", source)
     if any(name.endswith((".epi1.style_mod.lin.weight", "dense0.weight")) for name in tensors):

@@ -15,7 +15,18 @@ from typing import Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Distribution", "LatentBlock", "Latents", "Normal", "OneHot", "PushForward", "Uniform", "check_latents", "space"]
+__all__ = [
+    "Distribution",
+    "LatentBlock",
+    "Latents",
+    "Normal",
+    "OneHot",
+    "PushForward",
+    "TruncatedNormal",
+    "Uniform",
+    "check_latents",
+    "space",
+]
 
 Latents = Mapping[str, Tensor]
 """Block name to tensor of shape (N, *block.shape)."""
@@ -40,6 +51,20 @@ class Normal:
     def sample(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
         """Draw one item of the given shape, float32, on the CPU."""
         return self.mean + self.std * torch.randn(shape, generator=rng)
+
+
+@dataclass(frozen=True)
+class TruncatedNormal:
+    """``std`` times independent standard normal entries kept within ``bound`` (BigGAN's truncation trick, appendix E)."""
+
+    std: float = 1.0
+    bound: float = 2.0
+
+    def sample(self, shape: tuple[int, ...], rng: torch.Generator) -> Tensor:
+        """Draw one item of the given shape, float32, on the CPU: by the inverse of the distribution function."""
+        inside = math.erf(self.bound / math.sqrt(2))
+        u = torch.rand(shape, generator=rng, dtype=torch.float64) * 2 - 1
+        return (self.std * math.sqrt(2) * torch.erfinv(inside * u)).float()
 
 
 @dataclass(frozen=True)

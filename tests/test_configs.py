@@ -2,6 +2,7 @@
 
 import copy
 import importlib.metadata
+import json
 import sys
 import types
 import warnings
@@ -22,6 +23,7 @@ from pulse_framework.cli.compose import ConfigError, build, choices, configs_fol
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Plan
+from tests.generators import test_biggan as biggan
 
 FILES = sorted(path.relative_to(configs_folder()) for path in configs_folder().glob("*/*.yaml"))
 EXPERIMENTS = choices("experiment")
@@ -66,7 +68,10 @@ def extra(tmp_path):
     widths = {f"{part}coder_block_out_channels": (4, 4) for part in ("en", "de")}
     autoencoder = AutoencoderTiny(**widths, num_encoder_blocks=(1, 1), num_decoder_blocks=(1, 1))
     autoencoder.save_pretrained(tmp_path / "vae")
+    torch.save({name: tensor.float() for name, tensor in biggan.weights().items()}, tmp_path / "pytorch_model.bin")
+    (tmp_path / "config.json").write_text(json.dumps(biggan.CONFIG))
     return {
+        "generator/biggan": [f"generator.path='{tmp_path}'"],
         "generator/diffusers_decoder": [f"generator.path='{tmp_path / 'vae'}'", "generator.side=4"],
         "generator/progan": [f"generator.path='{tmp_path / 'progan.safetensors'}'"],
         "generator/stylegan1": [
