@@ -3,6 +3,7 @@
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm
+from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsistency, PoissonLikelihood, StudentLikelihood
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
@@ -22,7 +23,9 @@ __all__ = [
     "Engine",
     "Evaluation",
     "GaussianEnergy",
+    "GaussianLikelihood",
     "Geocross",
+    "HuberConsistency",
     "L1Consistency",
     "L2Consistency",
     "LatentNorm",
@@ -33,6 +36,7 @@ __all__ = [
     "Optimiser",
     "Phase",
     "Plan",
+    "PoissonLikelihood",
     "PriorEnergy",
     "Progress",
     "Schedule",
@@ -41,6 +45,7 @@ __all__ = [
     "Status",
     "StopReason",
     "StopRule",
+    "StudentLikelihood",
     "Term",
     "draw",
     "mse_from_db",

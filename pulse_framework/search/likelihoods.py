@@ -1,0 +1,127 @@
+r"""Consistency as the noise has it: negative log-likelihoods of y given a = A(x), and what resists outliers.
+
+Each is the mean over the numbers of a measurement, and 0 where a = y, so parts without a are left out. For maximum a posteriori
+with ``PriorEnergy``, give a likelihood the number of measured values as its weight.
+"""
+
+import math
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn import functional
+
+from pulse_framework.search.objective import Evaluation, Term
+
+__all__ = ["GaussianLikelihood", "HuberConsistency", "PoissonLikelihood", "StudentLikelihood"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GaussianLikelihood(Term):
+    r"""White Gaussian noise, :math:`(a - y)^2 / 2 \sigma^2`.
+
+    Attributes:
+        sigma: Standard deviation, in image units.
+
+    Raises:
+        ValueError: Sigma is not positive.
+    """
+
+    sigma: float
+
+    def __post_init__(self) -> None:
+        _positive(self, "sigma", self.sigma)
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In nats for each number."""
+        return at.mse / (2 * self.sigma**2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonLikelihood(Term):
+    r"""Counted photons, :math:`P (a - y) - P y \log (a / y)`, which is half of the deviance.
+
+    Gaussian noise of reading is taken for photons of its variance: :math:`P \sigma^2` is added to a and to y, in image units (the
+    shifted Poisson model, Snyder et al., JOSA A 12, 1995). Below ``floor`` the logarithm goes on as its parabola there, so
+    that its derivative stays finite and points upward.
+
+    Attributes:
+        peak: P, photons expected where the image is 1.
+        sigma: Standard deviation of the noise of reading, in image units.
+        floor: The smallest a whose logarithm is taken, in image units.
+
+    Raises:
+        ValueError: The peak or the floor is not positive, or sigma is negative.
+    """
+
+    peak: float
+    sigma: float = 0.0
+    floor: float = 1e-3
+
+    def __post_init__(self) -> None:
+        _positive(self, "peak", self.peak)
+        _positive(self, "floor", self.floor)
+        if self.sigma:
+            _positive(self, "sigma", self.sigma)
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In nats for each number."""
+        shift = self.peak * self.sigma**2
+        a, y = at.degraded + shift, (at.measurement + shift).clamp(min=0)
+        below = (a / self.floor - 1).clamp(max=0)
+        log_a = a.clamp(min=self.floor).log() + below - below.square() / 2
+        return (self.peak * (a - y - y * log_a + torch.xlogy(y, y))).flatten(1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class HuberConsistency(Term):
+    r"""With :math:`r = a - y`: :math:`r^2` up to delta, :math:`\delta (2 |r| - \delta)` beyond (Huber, 1964).
+
+    Outliers pull no harder than what is delta away.
+
+    Attributes:
+        delta: In image units.
+
+    Raises:
+        ValueError: Delta is not positive.
+    """
+
+    delta: float = 0.1
+
+    def __post_init__(self) -> None:
+        _positive(self, "delta", self.delta)
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In squared image units."""
+        return 2 * functional.huber_loss(at.degraded, at.measurement, reduction="none", delta=self.delta).flatten(1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class StudentLikelihood(Term):
+    r"""Student's t, :math:`\tfrac{\nu + 1}{2} \log (1 + r^2 / \nu s^2)` with :math:`r = a - y`. Far outliers hardly pull at all.
+
+    Attributes:
+        scale: s, in image units.
+        freedom: Degrees of freedom, nu; 1 is Cauchy's.
+
+    Raises:
+        ValueError: The scale or the freedom is not positive.
+    """
+
+    scale: float
+    freedom: float = 1.0
+
+    def __post_init__(self) -> None:
+        _positive(self, "scale", self.scale)
+        _positive(self, "freedom", self.freedom)
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In nats for each number."""
+        square = (at.degraded - at.measurement).square() / (self.freedom * self.scale**2)
+        return (self.freedom + 1) / 2 * square.log1p().flatten(1).mean(1)
+
+
+def _positive(term: Term, name: str, value: float) -> None:
+    if not 0 < value < math.inf:
+        raise ValueError(f"{type(term).__name__} {name}: expected a finite number above 0, got {value}")
