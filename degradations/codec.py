@@ -24,7 +24,7 @@ class Codec(LinearDegradation):
         form: ``png`` or ``webp``.
         quality: Of lossy WebP, from 0 to 100.
         lossless: Whether WebP is.
-        gap: Root mean square gap, in image units. None is half of a level if nothing else is lost, and for lossy WebP 0.12: no
+        gap: Root mean square gap, in image units. None is half of a level if nothing else is lost, and for lossy WebP 0.08: no
             bound holds for every image (fine coloured patterns lose their chroma), but uniform noise of 0.2 of the range around
             grey, far from what photos are, stays below it at every quality.
 
@@ -39,7 +39,7 @@ class Codec(LinearDegradation):
         if isinstance(quality, bool) or not isinstance(quality, int) or not 0 <= quality <= 100:
             raise ValueError(f"Codec quality: expected an integer from 0 to 100, got {quality!r}")
         self.form, self.quality, self.lossless = form, quality, lossless
-        exact = 0.5 / 255 if form == "png" or lossless else 0.12
+        exact = 0.5 / 255 if form == "png" or lossless else 0.08
         self.gap = exact if gap is None else gap
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:

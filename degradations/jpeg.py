@@ -71,7 +71,7 @@ class JPEG(Degradation):
 
     Attributes:
         gap: In image units, from s, the root mean square of the tables' steps as errors of RGB levels. ``straight_through``: a
-            level, and one coefficient in 256 that falls to the other side of a tie, s / 16. ``cubic``: one and a half levels, and
+            level, and one coefficient in 1024 that falls to the other side of a tie, s / 32. ``cubic``: one and a half levels, and
             twice the expected error of residues c - r that are uniform, :math:`s / (8 \sqrt 7)`. Noisy and smooth images of 16x16
             and more stay below at qualities from 5 to 95; it is no bound for every conceivable image.
 
@@ -88,7 +88,7 @@ class JPEG(Degradation):
             raise ValueError(f"JPEG rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
         self.quality, self.subsampling, self.rounding = quality, subsampling, rounding
         step = _step(*self.tables)
-        self.gap = (1 + step / 16 if self._exact else 1.5 + 2 * step / (8 * math.sqrt(7))) / 255
+        self.gap = (1 + step / 32 if self._exact else 1.5 + 2 * step / (8 * math.sqrt(7))) / 255
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The image's own shape.
