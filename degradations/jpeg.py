@@ -71,9 +71,9 @@ class JPEG(Degradation):
 
     Attributes:
         gap: In image units, from s, the root mean square of the tables' steps as errors of RGB levels. ``straight_through``: a
-            level, and one coefficient in 1024 that falls to the other side of a tie, s / 32. ``cubic``: one and a half levels, and
-            twice the expected error of residues c - r that are uniform, :math:`s / (8 \sqrt 7)`. Noisy and smooth images of 16x16
-            and more stay below at qualities from 5 to 95; it is no bound for every conceivable image.
+            level, and one coefficient in 1024 that falls to the other side of a tie, s / 32. ``cubic``: one and a half levels,
+            and twice the expected error of residues c - r that are uniform, :math:`s / (8 \sqrt 7)`. Noisy and smooth images of
+            16x16 and more stay below at qualities from 5 to 95; it is no bound for every conceivable image.
 
     Raises:
         ValueError: There is no such quality, subsampling or rounding.
