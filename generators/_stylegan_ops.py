@@ -125,7 +125,9 @@ def to_image(
     x: Float[Tensor, "N C h w"], s: Float[Tensor, "N C"], weight: Float[Tensor, "O C"], bias: Float[Tensor, " O"]
 ) -> Float[Tensor, "N O h w"]:
     """A modulated 1 x 1 convolution to few channels, where it is the weights that are cheap to scale; no demodulation."""
-    y: Tensor = _ToImage.apply(x, s[:, :, None] * weight.T)
+    v = s[:, :, None] * weight.T
+    compiling = torch.compiler.is_compiling()
+    y: Tensor = (_pixels_last(x) @ v.to(x.dtype)).mT.unflatten(2, x.shape[2:]) if compiling else _ToImage.apply(x, v)
     return y + bias[:, None, None]
 
 
@@ -151,8 +153,32 @@ def modulated_layer(
         taps: The filter after a convolution that doubles the size, its sum 4; None keeps the size.
         limit: Where the result is clamped, on either side; None for nowhere.
     """
+    if torch.compiler.is_compiling():  # a compiler fuses the formulae by itself, and sees no further than it traces
+        return _traced_layer(x, s, d, noise, weight, bias, taps, limit)
     u: Tensor = _ModulatedLayer.apply(x, s[:, :, None, None], d[:, :, None, None], noise, weight, bias, taps, limit)
     return u
+
+
+def _traced_layer(
+    x: Tensor,
+    s: Tensor,
+    d: Tensor,
+    noise: Tensor | None,
+    weight: Tensor,
+    bias: Tensor,
+    taps: Tensor | None,
+    limit: float | None,
+) -> Tensor:
+    """The same, written down for a compiler."""
+    scaled = x * s[:, :, None, None].to(x.dtype)
+    if taps is None:
+        c = functional.conv2d(scaled, weight, padding=1)
+    else:
+        c = functional.conv_transpose2d(scaled, weight, stride=2)
+        c = functional.conv2d(c, taps.to(c.dtype).flip(_PIXELS).expand(c.shape[1], 1, -1, -1), padding=1, groups=c.shape[1])
+    u = c * d[:, :, None, None].to(c.dtype) + bias.to(c.dtype)[:, None, None]
+    u = functional.leaky_relu(u if noise is None else u + noise.to(u.dtype), _SLOPE)
+    return u if limit is None else u.clamp(-limit, limit)
 
 
 class _ModulatedLayer(torch.autograd.Function):

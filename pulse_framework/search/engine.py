@@ -10,13 +10,14 @@ import itertools
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import cache, partial
 
 import torch
 from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents, space
+from pulse_framework.search.compiled import Compile, synthesis
 from pulse_framework.search.phases import Phase, Search, psnr_db, start_at
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import Rows, RowStepper
@@ -63,14 +64,13 @@ class Engine:
             before, lifted to its blocks.
         draws: Random draws for each search, of which it starts at the one whose degraded image is nearest.
         slots: Searches that run at once, at most; rounded down to a power of two.
-        lane: The batch width whose bits are the reference; part of the settings that determine a result. None: 1 on a CPU, 8
-            elsewhere, where other widths may have to be filled up to it.
+        lane: The batch width whose bits are the reference, one of the settings that determine a result. None: 1 on a CPU, else 8.
         poll_every: Steps between two looks at who has stopped; None: 1 on a CPU, 10 elsewhere (a look waits for the device).
+        compile: Whether the generator is compiled, see ``compiled.synthesis``.
         observe: Called at every look with a ``Progress``.
 
     Raises:
-        ValueError: A phase names blocks that the generator lacks, the operator cannot take its images, or a number is out of
-            range.
+        ValueError: A phase names blocks that the generator lacks, the operator cannot take its images, or a number is too small.
     """
 
     def __init__(
@@ -83,6 +83,7 @@ class Engine:
         slots: int = 16,
         lane: int | None = None,
         poll_every: int | None = None,
+        compile: Compile = False,  # noqa: A002 - the setting's name
         observe: Callable[[Progress], None] | None = None,
     ) -> None:
         for name, value in (("draws", draws), ("slots", slots), ("lane", lane), ("poll_every", poll_every)):
@@ -98,6 +99,7 @@ class Engine:
         self.spaces = _spaces(generator, self.priors)
         self.measurement_shape = tuple(degradation.measurement_shape(generator.image_shape))
         self._probes: dict[tuple[object, ...], Rows] = {}
+        self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
         self._finished = self._evaluations = 0
 
     def run(self, searches: Iterable[Search]) -> Iterator[SearchResult]:
@@ -190,7 +192,7 @@ class Engine:
         phase = self.phases[index]
         rates = [phase.optimiser.rate * phase.schedule(step / phase.stop.steps) for step in range(phase.stop.steps)]
         table = phase.optimiser.table(torch.tensor(rates, dtype=torch.float64)).to(like.dtype).to(like.device)
-        return RowStepper(self.generator, self.degradation, phase, self.priors[index], table)
+        return RowStepper(self.generator, self.degradation, phase, self.priors[index], table, self._network(like.device))
 
     def _width(self, stepper: RowStepper, index: int, count: int) -> int:
         """The batch width for ``count`` searches: one that gives the bits of ``lane``, as narrow as can be.

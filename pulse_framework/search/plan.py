@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
+from pulse_framework.search.compiled import Compile, compiler_fault
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
@@ -38,6 +39,7 @@ class Plan:
         slots: Searches that run at once, at most.
         lane: See ``Engine``.
         poll_every: See ``Engine``.
+        compile: See ``Engine``.
 
     Raises:
         ValueError: A number is below 1.
@@ -51,6 +53,7 @@ class Plan:
     slots: int = 16
     lane: int | None = None
     poll_every: int | None = None
+    compile: Compile = False
 
     def __post_init__(self) -> None:
         for name in ("samples", "restarts", "draws"):
@@ -61,10 +64,12 @@ class Plan:
         """Refuse a generator without the blocks that the phases move.
 
         Raises:
-            ValueError: A block is unknown, cannot be searched, or has no prior.
+            ValueError: A block is unknown, cannot be searched, or has no prior; or there is no compiler for ``compile: true``.
         """
         for phase in self.phases:
             phase.on(generator)
+        if self.compile is True and (fault := compiler_fault()):
+            raise ValueError(f"search compile: expected a compiler, got none ({fault}); install g++ or set search.compile=auto")
 
     def engine(self, generator: Generator, degradation: Degradation, observe: Callable[[Progress], None] | None = None) -> Engine:
         """The engine that this plan asks for."""
@@ -76,6 +81,7 @@ class Plan:
             slots=self.slots,
             lane=self.lane,
             poll_every=self.poll_every,
+            compile=self.compile,
             observe=observe,
         )
 
@@ -125,6 +131,7 @@ def single_phase(
     slots: int = 16,
     lane: int | None = None,
     poll_every: int | None = None,
+    compile: Compile = False,  # noqa: A002 - the setting's name
 ) -> Plan:
     """A plan of one phase from flat settings, as a configuration gives them; see ``Phase``, ``StopRule`` and ``Plan``.
 
@@ -148,7 +155,15 @@ def single_phase(
         blocks=tuple(blocks) if blocks else None,
     )
     return Plan(
-        phases=(phase,), seed=seed, samples=samples, restarts=restarts, draws=draws, slots=slots, lane=lane, poll_every=poll_every
+        phases=(phase,),
+        seed=seed,
+        samples=samples,
+        restarts=restarts,
+        draws=draws,
+        slots=slots,
+        lane=lane,
+        poll_every=poll_every,
+        compile=compile,
     )
 
 

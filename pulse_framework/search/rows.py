@@ -5,6 +5,7 @@ read, moved and dropped without knowing what they hold. Nothing is ever reduced 
 which exists to call backward once.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -36,6 +37,7 @@ class RowStepper:
         phase: Settings of the phase.
         priors: Prior of every block that moves.
         table: Coefficients of the optimiser for every step, on the device, in the dtype of the latents.
+        network: What makes the images: G, or G compiled.
     """
 
     generator: Generator
@@ -43,6 +45,7 @@ class RowStepper:
     phase: Phase
     priors: dict[str, LatentPrior]
     table: Tensor
+    network: Callable[[Latents], Tensor]
 
     def start(self, latents: Latents, measurement: Tensor) -> Rows:
         """Rows of searches that begin at the given full input; ``measurement`` has shape (N, *measurement)."""
@@ -101,7 +104,7 @@ class RowStepper:
 
     def _evaluate(self, latents: Latents, measurement: Tensor) -> Evaluation:
         """G under the caller's precision; A and everything after it in the precision of the latents."""
-        image = self.generator(latents).to(measurement.dtype)
+        image = self.network(latents).to(measurement.dtype)
         with torch.autocast(measurement.device.type, enabled=False):
             degraded = self.degradation(image)
             mse = (degraded - measurement).square().flatten(1).mean(1)
