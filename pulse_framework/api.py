@@ -103,7 +103,7 @@ def upsample_all(
         TypeError: An image is of no known kind.
     """
     from pulse_framework.cli.compose import build_as, load
-    from pulse_framework.cli.restore import operator_for
+    from pulse_framework.cli.operators import operator_for
     from pulse_framework.runtime.data import as_channels
 
     if isinstance(search, Plan) and (samples, steps, target_db, seed) != (None,) * 4:
@@ -136,13 +136,12 @@ def upsample_all(
     for index, tensor in enumerate(tensors):
         queues.setdefault((int(tensor.shape[-2]), int(tensor.shape[-1])), []).append(index)
     operators: dict[tuple[int, int], Degradation] = {}
+    node, image_shape = config.degradation, made.image_shape
     for shape, members in queues.items():
         try:
             if min(shape) < 2:
                 raise ValueError(f"expected at least 2 x 2 pixels, got {shape[0]} x {shape[1]}; give a larger image")
-            operator = (
-                degradation if isinstance(degradation, Degradation) else operator_for(config, shape, made.image_shape, allow)
-            )
+            operator = degradation if isinstance(degradation, Degradation) else operator_for(node, shape, image_shape, allow)
         except ValueError as error:
             raise ValueError(f"image {names[members[0]]!r}: {error}") from error
         operators[shape] = operator.to(where)

@@ -25,8 +25,22 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, MissingMandatoryValue, OmegaConfBaseException
 
-__all__ = ["ConfigError", "build", "build_as", "choices", "configs_folder", "load", "named", "plain", "register_plugins", "sweep"]
+__all__ = [
+    "MARK",
+    "ConfigError",
+    "build",
+    "build_as",
+    "choices",
+    "configs_folder",
+    "load",
+    "named",
+    "plain",
+    "register_plugins",
+    "sweep",
+]
 
+MARK = "_draw_"
+"""Key of a value that is drawn for each image; see ``draws``."""
 PACKAGES = ("pulse_framework", "generators", "degradations")
 GROUPS = {"generators": "generator", "degradations": "degradation"}
 
@@ -185,6 +199,9 @@ def _targets(node: DictConfig) -> Iterator[tuple[str, str]]:
     while pending:
         key, value = pending.pop()
         if isinstance(value, dict):
+            if MARK in value:
+                where = f"{_key(node)}.{key}".rstrip(".")
+                raise ConfigError(f"{where}: expected a value, got one that is to be drawn ({MARK}); give a value")
             if "_target_" in value:
                 yield key, str(value["_target_"])
             pending += [(f"{key}.{name}".lstrip("."), item) for name, item in value.items()]

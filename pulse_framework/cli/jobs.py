@@ -26,6 +26,7 @@ from pulse_framework.cli.options import (
     split_overrides,
 )
 from pulse_framework.cli.restore import Report, prepare
+from pulse_framework.cli.sidecar import Sidecars, asked_for
 
 __all__ = ["demo", "run", "upsample"]
 
@@ -54,11 +55,17 @@ def upsample(
     config_dir: ConfigDir = None,
     allow: Allow = None,
 ) -> None:
-    """Search for high-resolution images that degrade to the low-resolution inputs."""
+    """Search for high-resolution images that degrade to the low-resolution inputs.
+
+    An input that has a sidecar, as `pulse degrade` writes, is searched for with that degradation unless another is named;
+    --degradation sidecar demands one.
+    """
     inputs, extra = split_overrides(arguments)
+    asked = asked_for(degradation, [*extra, *(["degradation.factor="] if factor else [])])
     given = {
         "generator": generator,
-        "degradation": degradation,
+        "degradation": None if asked is Sidecars.REQUIRE else degradation,
+        "sidecars": None if asked is None else asked.value,
         "degradation.factor": None if factor is None else f"'{factor}'",
         "search": search,
         "search.samples": samples,
@@ -89,7 +96,7 @@ def demo(
     if not photo.exists():
         photo = Path(str(files("pulse_framework"))).parent / "examples" / "face.png"
     with planning():
-        config = load([f"trainer.device={device}"])
+        config = load([f"trainer.device={device}", "sidecars=ignore"])
         small = degrade_files([str(photo)], output / "input", side=DEMO_SIDE, config=config, overwrite=True)
         if small.rejected:
             raise ValueError(small.rejected[0].error)
@@ -114,7 +121,7 @@ def run(
     """Run the whole configuration: `pulse run data.inputs=[FILES] output=DIR`, with -m as a Hydra multirun."""
     if not multirun:
         with planning():
-            config = load(overrides or [], config_dir)
+            config = load(_told(overrides or []), config_dir)
         _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
         return
     statuses: list[int] = []
@@ -131,15 +138,23 @@ def run(
             statuses.append(over.exit_code)
 
     with planning():
-        sweep(job, overrides or [], config_dir)
+        sweep(job, _told(overrides or []), config_dir)
     if max(statuses):
         raise typer.Exit(max(statuses))
+
+
+def _told(overrides: list[str]) -> list[str]:
+    """Overrides that say what becomes of sidecars: one that names a degradation wins over them."""
+    asked = None if any(text.startswith("sidecars=") for text in overrides) else asked_for(None, overrides)
+    return overrides if asked is None else [f"sidecars={asked.value}", *overrides]
 
 
 def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict: bool, quiet: bool) -> None:
     """Run the job, print what was written, and end with the right status."""
     with planning():
         job = prepare(config, allow=allow, overwrite=overwrite)
+    for note in [] if quiet else job.notes:
+        say(f"pulse: {note}")
     try:
         report = job(quiet=quiet)
     except KeyboardInterrupt as interrupt:

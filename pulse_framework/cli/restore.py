@@ -10,9 +10,10 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 
 from pulse_framework.cli.compose import ConfigError, build, build_as, plain
-from pulse_framework.images import factor_between
+from pulse_framework.cli.operators import Operators, operators_for
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime import (
+    Group,
     MeasurementData,
     OutputFolder,
     ProgressBar,
@@ -26,7 +27,7 @@ from pulse_framework.runtime import (
 )
 from pulse_framework.search import Plan
 
-__all__ = ["Job", "Report", "operator_for", "prepare"]
+__all__ = ["Job", "Report", "prepare"]
 
 IRRELEVANT = ("slots", "poll_every")
 """Settings of a search that no result depends on."""
@@ -60,7 +61,9 @@ class Job:
         left: Those to be answered.
         skipped: How many were done by an earlier run.
         generator: G; None when nothing is left.
-        operators: A for each measurement shape.
+        operators: A of each group of inputs.
+        groups: Group of each input, by its index.
+        notes: What the user should know of the inputs.
         writer: Writes results, and has recorded the rejected inputs.
         make_trainer: Takes callbacks and logger.
         logger: Where metrics go, if anywhere.
@@ -72,7 +75,9 @@ class Job:
     left: list[Source]
     skipped: int
     generator: Generator | None
-    operators: dict[tuple[int, int], Degradation]
+    operators: dict[Group, Degradation]
+    groups: dict[int, Group]
+    notes: list[str]
     writer: ResultWriter
     make_trainer: Callable[..., Any]
     logger: Any
@@ -85,8 +90,9 @@ class Job:
             KeyboardInterrupt: The user stopped the run; what was finished is on disk.
         """
         if self.left and self.generator is not None:
-            operator = next(iter(self.operators.values()))
-            self.data.choose(self.left, operator.measurement_shape(self.generator.image_shape)[0])
+            image_shape = self.generator.image_shape
+            channels = {group: operator.measurement_shape(image_shape)[0] for group, operator in self.operators.items()}
+            self.data.choose(self.left, self.groups, channels)
             callbacks = [self.writer, *([Tracker(self.settings, self.writer, self.logger)] if self.logger else [])]
             callbacks += [] if quiet else [ProgressBar(len(self.left))]
             trainer = self.make_trainer(callbacks=callbacks)
@@ -115,13 +121,13 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
     make_trainer = build(config.trainer, allow)
     make_trainer()
     rejected, generator = list(data.rejected), None
-    operators: dict[tuple[int, int], Degradation] = {}
+    operators = Operators()
     if data.sources:
         generator = build_as(Generator, config.generator, allow)
-        operators, misfits = _operators(config, data.sources, generator, allow)
-        rejected += misfits
+        operators = operators_for(config, data.sources, generator.image_shape, allow)
+        rejected += operators.rejected
         plan.check(generator)
-        for operator in operators.values():
+        for operator in operators.made.values():
             plan.engine(generator, operator)
     settings = plain(config)
     folder = OutputFolder(
@@ -130,6 +136,7 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         degradation=settings["choices"]["degradation"],
         samples=plan.samples,
         settings=_relevant(settings),
+        own={index: (own.name, plain(own.node)) for index, own in operators.own.items()},
         overwrite=overwrite,
     )
     bad = {item.path for item in rejected}
@@ -142,53 +149,8 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
     for item in rejected:
         writer.reject(item)
     skipped = len(fit) - len(left)
-    return Job(plan, data, left, skipped, generator, operators, writer, make_trainer, logger, settings)
-
-
-def operator_for(
-    config: DictConfig, shape: tuple[int, int], image_shape: tuple[int, int, int], allow: Sequence[str] = ()
-) -> Degradation:
-    """The operator that makes measurements of ``shape`` of the generator's images; a missing factor is inferred.
-
-    Raises:
-        ConfigError: The configuration cannot be built.
-        ValueError: No such operator; the message says why and what to do.
-    """
-    (height, width), (_, full_height, full_width) = shape, image_shape
-    node = config.degradation.copy()
-    inferred = OmegaConf.is_missing(node, "factor")
-    if inferred:
-        if height >= full_height or width >= full_width:
-            raise ValueError(
-                f"expected an image smaller than the generator's {full_width}x{full_height}, got {width}x{height}; make a "
-                "low-resolution version with `pulse degrade --factor N` first"
-            )
-        node.factor = str(factor_between((full_height, full_width), shape))
-    operator = build_as(Degradation, node, allow)
-    made = operator.measurement_shape(image_shape)[-2:]
-    if made != (height, width):
-        raise ValueError(
-            f"expected {made[1]}x{made[0]} pixels, which the degradation makes of the generator's {full_width}x{full_height}, "
-            f"got {width}x{height}; " + ("leave the factor out or " if "factor" in node else "") + "resize the image"
-        )
-    return operator
-
-
-def _operators(
-    config: DictConfig, sources: Sequence[Source], generator: Generator, allow: Sequence[str]
-) -> tuple[dict[tuple[int, int], Degradation], list[Rejected]]:
-    """One operator for each shape that fits, and the inputs that do not."""
-    operators: dict[tuple[int, int], Degradation] = {}
-    misfits: dict[tuple[int, int], str] = {}
-    for shape in dict.fromkeys(source.shape for source in sources):
-        try:
-            operators[shape] = operator_for(config, shape, generator.image_shape, allow)
-        except ConfigError:
-            raise
-        except ValueError as error:
-            misfits[shape] = str(error)
-    rejected = [Rejected(item.path, f"{item.path}: {misfits[item.shape]}") for item in sources if item.shape in misfits]
-    return operators, rejected
+    known = (operators.made, operators.groups, operators.notes)
+    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings)
 
 
 def _relevant(settings: dict[str, Any]) -> dict[str, Any]:

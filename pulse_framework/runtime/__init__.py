@@ -1,8 +1,9 @@
 """The runtime: the only importer of Lightning."""
 
 from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
-from pulse_framework.runtime.data import MeasurementData
+from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Rejected, Source, take_in
+from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder, write_atomic, write_latents
 from pulse_framework.runtime.tracking import Tracker, csv_logger, tensorboard_logger, wandb_logger
@@ -10,6 +11,7 @@ from pulse_framework.runtime.trainer import make_trainer, predict
 
 __all__ = [
     "Finished",
+    "Group",
     "MeasurementData",
     "OutputFolder",
     "ProgressBar",
@@ -20,6 +22,8 @@ __all__ = [
     "Source",
     "Tracker",
     "csv_logger",
+    "fits_a_picture",
+    "has_measurement",
     "make_trainer",
     "predict",
     "take_in",

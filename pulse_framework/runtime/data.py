@@ -1,6 +1,6 @@
-"""Images as batches of measurements. A batch is a queue for the engine and holds one measurement shape."""
+"""Images as batches of measurements. A batch is a queue for the engine: measurements of one shape, made by one operator."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,17 +11,21 @@ from torch.utils.data import DataLoader, Dataset
 
 from pulse_framework.images import ReadError, read_image
 from pulse_framework.runtime.intake import Source, take_in
+from pulse_framework.runtime.measurements import read_measurement
 
-__all__ = ["MeasurementData", "as_channels"]
+__all__ = ["Group", "MeasurementData", "as_channels"]
+
+Group = tuple[int, ...] | str
+"""What an operator is known by: the shape of the inputs, where all of one shape have the same operator, or a name."""
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of R, G and B in grey (ITU-R BT.601), for generators of grey images."""
 
 
 class _Queues(Dataset[dict[str, Any]]):
-    """Each item is a whole queue: the indices of its images, their measurements, and what could not be read."""
+    """Each item is a whole queue: its operator's group, indices of its images, their measurements, and what could not be read."""
 
-    def __init__(self, queues: Sequence[Sequence[Source]], channels: int) -> None:
+    def __init__(self, queues: Sequence[tuple[Group, Sequence[Source]]], channels: Mapping[Group, int]) -> None:
         self.queues, self.channels = queues, channels
 
     def __len__(self) -> int:
@@ -30,13 +34,17 @@ class _Queues(Dataset[dict[str, Any]]):
     def __getitem__(self, position: int) -> dict[str, Any]:
         read: dict[int, Tensor] = {}
         errors: dict[int, str] = {}
-        for source in self.queues[position]:
+        group, sources = self.queues[position]
+        for source in sources:
             try:
-                read[source.index] = as_channels(read_image(source.path), self.channels)
+                if source.picture:
+                    read[source.index] = as_channels(read_image(source.path), self.channels.get(group, 3))
+                else:
+                    read[source.index] = read_measurement(source.path)
             except ReadError as error:
                 errors[source.index] = str(error)
         measurements = torch.stack(list(read.values())) if read else torch.empty(0)
-        return {"indices": list(read), "measurements": measurements, "errors": errors}
+        return {"group": group, "indices": list(read), "measurements": measurements, "errors": errors}
 
 
 class MeasurementData(pl.LightningDataModule):
@@ -56,20 +64,28 @@ class MeasurementData(pl.LightningDataModule):
         if queue < 1 or workers < 0:
             raise ValueError(f"data: expected queue >= 1 and workers >= 0, got queue={queue}, workers={workers}")
         self.sources, self.rejected = take_in(inputs)
-        self.queue, self.workers, self.channels = queue, workers, 3
+        self.queue, self.workers = queue, workers
+        self.channels: dict[Group, int] = {}
+        self.groups: dict[int, Group] = {}
         self._chosen = list(self.sources)
 
-    def choose(self, sources: Iterable[Source], channels: int) -> None:
-        """Restrict the run to some of the sources, read with the given number of channels (1 or 3)."""
-        self._chosen, self.channels = list(sources), channels
+    def choose(self, sources: Iterable[Source], groups: Mapping[int, Group], channels: Mapping[Group, int]) -> None:
+        """Restrict the run to some of the sources.
+
+        Args:
+            sources: Those that are left.
+            groups: Group of each source's operator, by index; its shape where there is none.
+            channels: Channels, 1 or 3, that the pictures of a group are read with; 3 where there is none.
+        """
+        self._chosen, self.groups, self.channels = list(sources), dict(groups), dict(channels)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
-        """Queues of at most ``queue`` images of one shape."""
+        """Queues of at most ``queue`` images of one group."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        by_shape: dict[tuple[int, int], list[Source]] = {}
+        members: dict[Group, list[Source]] = {}
         for source in self._chosen[rank::world]:
-            by_shape.setdefault(source.shape, []).append(source)
-        queues = [group[i : i + self.queue] for group in by_shape.values() for i in range(0, len(group), self.queue)]
+            members.setdefault(self.groups.get(source.index, source.shape), []).append(source)
+        queues = [(group, some[i : i + self.queue]) for group, some in members.items() for i in range(0, len(some), self.queue)]
         return DataLoader(_Queues(queues, self.channels), batch_size=None, num_workers=self.workers)
 
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pulse_framework.images import ReadError, peek
+from pulse_framework.runtime.measurements import SUFFIX, has_measurement, peek_measurement
 
 __all__ = ["SUFFIXES", "Rejected", "Source", "find_images", "take_in"]
 
@@ -23,19 +24,21 @@ RESERVED = ("grid",)
 
 @dataclass(frozen=True)
 class Source:
-    """An input image.
+    """An input: a picture, or a measurement that is none.
 
     Attributes:
         index: Its place among the inputs.
         path: The file, as it was given or found.
         name: What its results are called: the stem of the file, with a short hash of the path where stems clash.
-        shape: (height, width) of the upright picture.
+        shape: (height, width) of the upright picture; of a measurement, all of its shape.
+        picture: Whether it is a picture.
     """
 
     index: int
     path: Path
     name: str
-    shape: tuple[int, int]
+    shape: tuple[int, ...]
+    picture: bool = True
 
     @property
     def key(self) -> str:
@@ -58,7 +61,7 @@ def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]
         inputs: Files and folders; a file found twice is taken once.
 
     Returns:
-        The images, and the inputs that are none, each with a one-line reason.
+        The pictures and measurements, and the inputs that are neither, each with a one-line reason.
     """
     found: dict[Path, Path] = {}
     rejected: list[Rejected] = []
@@ -68,24 +71,24 @@ def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]
                 found.setdefault(path.resolve(), path)
         except ReadError as error:
             rejected.append(Rejected(given, str(error)))
-    shapes: dict[Path, tuple[int, int]] = {}
+    shapes: dict[Path, tuple[int, ...]] = {}
     for path in found.values():
         try:
             shapes[path] = _shape(path)
         except ReadError as error:
             rejected.append(Rejected(path, str(error)))
     paths = list(shapes)
-    sources = [Source(i, path, name, shapes[path]) for i, (path, name) in enumerate(zip(paths, _names(paths), strict=True))]
-    return sources, rejected
+    named = enumerate(zip(paths, _names(paths), strict=True))
+    return [Source(i, path, name, shapes[path], picture=not _stored(path)) for i, (path, name) in named], rejected
 
 
 def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
-    """The pictures among files and folders.
+    """The pictures and measurements among files and folders.
 
     Args:
         paths: Whatever is not a folder is kept as it is, in its place. A folder stands for the files below it that have one of
-            ``SUFFIXES``, sorted; hidden files and folders and the output folders of runs in it are skipped, links to folders
-            not followed.
+            ``SUFFIXES`` or are measurements, sorted; hidden files and folders and the output folders of runs in it are skipped,
+            links to folders not followed.
 
     Raises:
         ReadError: A folder has no pictures, or cannot be listed.
@@ -96,8 +99,14 @@ def find_images(paths: str | Path | Iterable[str | Path]) -> list[Path]:
     return found
 
 
-def _shape(path: Path) -> tuple[int, int]:
-    """(height, width) of a picture that has a shape to restore."""
+def _stored(path: Path) -> bool:
+    return path.suffix.lower() == SUFFIX
+
+
+def _shape(path: Path) -> tuple[int, ...]:
+    """(height, width) of a picture that has a shape to restore; shape of a measurement."""
+    if _stored(path):
+        return peek_measurement(path)
     height, width = peek(path)
     if min(height, width) < 2:
         raise ReadError(
@@ -116,7 +125,8 @@ def _inside(folder: Path) -> list[Path]:
     found: list[Path] = []
     for root, folders, files in os.walk(folder, onerror=refuse):
         folders[:] = [name for name in folders if not name.startswith(".") and not Path(root, name, RECORDS).exists()]
-        found += [Path(root, name) for name in files if name.lower().endswith(SUFFIXES) and not name.startswith(".")]
+        shown = [Path(root, name) for name in files if not name.startswith(".")]
+        found += [path for path in shown if path.name.lower().endswith(SUFFIXES) or (_stored(path) and has_measurement(path))]
     if not found:
         raise ReadError(f"{folder}: expected pictures ({', '.join(SUFFIXES)}) in the folder, got none; check the path")
     return sorted(found)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pulse_framework.interfaces import Degradation, Generator
-from pulse_framework.runtime.data import MeasurementData
+from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Source
 from pulse_framework.search import Answer, Engine, Plan, Progress
 
@@ -22,7 +22,7 @@ class Finished:
 
     Attributes:
         source: The input.
-        measurement: y, shape (C, h, w).
+        measurement: y, shape (C, h, w) if it is a picture.
         answer: Its samples, best first.
         degraded: A of each sample's image.
         operator: Name of the degradation.
@@ -55,17 +55,17 @@ class SearchModule(pl.LightningModule):
 
     Args:
         generator: G.
-        operators: A for each (height, width) of a measurement.
+        operators: A for each group of inputs.
         plan: Settings of the search.
     """
 
-    def __init__(self, generator: Generator, operators: Mapping[tuple[int, int], Degradation], plan: Plan) -> None:
+    def __init__(self, generator: Generator, operators: Mapping[Group, Degradation], plan: Plan) -> None:
         super().__init__()
         self.generator, self.plan = generator, plan
-        self.operators = nn.ModuleDict({_key(shape): operator for shape, operator in operators.items()})
+        self.operators = nn.ModuleDict({_key(group): operator for group, operator in operators.items()})
         phases = [rung for phase in plan.phases for rung in phase.on(generator)]
         self.priors = nn.ModuleList(prior for phase in phases for prior in dict.fromkeys(phase.priors(generator).values()))
-        self._engines: dict[str, Engine] = {}
+        self._engine: tuple[str, Engine] | None = None
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> int:
         """Search for every measurement of the batch; observers receive each answer as it is found.
@@ -80,13 +80,13 @@ class SearchModule(pl.LightningModule):
         indices, measurements = batch["indices"], batch["measurements"]
         if not indices:
             return 0
-        key = _key(measurements.shape[-2:])
+        key = _key(batch["group"])
         operator = self.operators[key]
         assert isinstance(operator, Degradation)
-        if key not in self._engines:
-            self._engines[key] = self.plan.engine(self.generator, operator, self._progress)
+        if self._engine is None or self._engine[0] != key:  # batches of a group follow one another
+            self._engine = (key, self.plan.engine(self.generator, operator, self._progress))
         queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
-        for answer in self.plan.run(self._engines[key], queue):
+        for answer in self.plan.run(self._engine[1], queue):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 degraded = tuple(operator(result.image[None])[0] for result in answer.samples)
             source, y = sources[indices[answer.index]], measurements[answer.index]
@@ -108,5 +108,5 @@ class SearchModule(pl.LightningModule):
             observer.on_progress(self, progress)
 
 
-def _key(shape: tuple[int, ...] | torch.Size) -> str:
-    return "x".join(str(side) for side in shape)
+def _key(group: Group) -> str:
+    return group if isinstance(group, str) else "x".join(str(side) for side in group)

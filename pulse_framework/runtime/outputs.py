@@ -56,6 +56,7 @@ class OutputFolder:
         samples: Samples of each image.
         settings: Everything that a result depends on besides the input.
         overwrite: Whether results of other settings may be replaced.
+        own: Name and settings of the degradation of inputs that have one of their own, by index.
 
     Raises:
         ValueError: The folder cannot be made or written to.
@@ -70,10 +71,11 @@ class OutputFolder:
         samples: int,
         settings: Mapping[str, Any],
         overwrite: bool = False,
+        own: Mapping[int, tuple[str, Mapping[str, Any]]] | None = None,
     ) -> None:
         self.folder, self.generator, self.degradation = folder, generator, degradation
         self.samples, self.overwrite = samples, overwrite
-        self._settings = json.dumps(settings, sort_keys=True).encode()
+        self._settings, self._own = dict(settings), dict(own or {})
         self.results = folder / "results.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -88,7 +90,8 @@ class OutputFolder:
 
     def fingerprint(self, source: Source) -> str:
         """Identifies the input's bytes and everything else the result depends on."""
-        digest = hashlib.sha256(self._settings)
+        _, changes = self._degradation_of(source)
+        digest = hashlib.sha256(json.dumps({**self._settings, **changes}, sort_keys=True).encode())
         digest.update(source.key.encode() + b"\0")
         try:
             digest.update(source.path.read_bytes())
@@ -135,7 +138,7 @@ class OutputFolder:
             if result.status is not Status.FAILED:
                 metadata = {
                     "generator": self.generator,
-                    "degradation": self.degradation,
+                    "degradation": self._degradation_of(source)[0],
                     "key": result.key,
                     "seed": str(result.seed),
                     "restart": str(result.restart),
@@ -156,6 +159,13 @@ class OutputFolder:
         """Strike what older runs recorded of inputs that cannot be processed."""
         self._strike({str(item.path) for item in rejected})
 
+    def _degradation_of(self, source: Source) -> tuple[str, dict[str, Any]]:
+        """Name of an input's degradation, and the settings in which it differs from the run."""
+        if source.index not in self._own:
+            return self.degradation, {}
+        name, settings = self._own[source.index]
+        return name, {"degradation": settings}
+
     def _line(self, path: Path, **known: str | float | None) -> dict[str, Any]:
         fields = ("output", "sample", "seed", "status", "mse", "psnr_db", "steps", "seconds")
         line: dict[str, Any] = {"input": str(path), **dict.fromkeys(fields)}
@@ -166,6 +176,7 @@ class OutputFolder:
         failed = result.status is Status.FAILED
         return self._line(
             source.path,
+            degradation=self._degradation_of(source)[0],
             output=None if failed else output,
             sample=sample,
             seed=result.seed,
