@@ -33,6 +33,7 @@ class Compose(Degradation):
         super().__init__()
         self.parts = nn.ModuleList(_checked(parts))
         self.gap = sum(part.gap for part in self._chain()) if gap is None else gap
+        self.surrogate = any(part.surrogate for part in self._chain())
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         """Shape after the last part.

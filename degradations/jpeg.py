@@ -87,6 +87,7 @@ class JPEG(Degradation):
         if rounding not in ROUNDINGS:
             raise ValueError(f"JPEG rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
         self.quality, self.subsampling, self.rounding = quality, subsampling, rounding
+        self.surrogate = self._exact
         step = _step(*self.tables)
         self.gap = (1 + step / 32 if self._exact else 1.5 + 2 * step / (8 * math.sqrt(7))) / 255
 

@@ -2,7 +2,6 @@
 
 import sys
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -21,6 +20,7 @@ from pulse_framework.cli.options import (
     Out,
     Overwrite,
     Quiet,
+    example_photo,
     planning,
     say,
     split_overrides,
@@ -92,12 +92,9 @@ def demo(
     quiet: Quiet = False,
 ) -> None:
     """Restore the bundled portrait: downscale it to 8x8, search, and write the pictures."""
-    photo = Path(str(files("pulse_framework") / "examples" / "face.png"))
-    if not photo.exists():
-        photo = Path(str(files("pulse_framework"))).parent / "examples" / "face.png"
     with planning():
         config = load([f"trainer.device={device}", "sidecars=ignore"])
-        small = degrade_files([str(photo)], output / "input", side=DEMO_SIDE, config=config, overwrite=True)
+        small = degrade_files([example_photo()], output / "input", side=DEMO_SIDE, config=config, overwrite=True)
         if small.rejected:
             raise ValueError(small.rejected[0].error)
         config.output, config.data.inputs = str(output), [str(path) for path in small.written]

@@ -4,6 +4,7 @@ import contextlib
 import re
 import sys
 from collections.abc import Iterator
+from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
 
@@ -20,6 +21,7 @@ __all__ = [
     "Overwrite",
     "Quiet",
     "Seed",
+    "example_photo",
     "planning",
     "say",
     "split_overrides",
@@ -46,6 +48,13 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     """Inputs, and overrides (``KEY=VALUE``, ``+KEY=VALUE``, ``~KEY``); an existing file is an input whatever its name."""
     overrides = [text for text in arguments if _OVERRIDE.match(text) and not Path(text).exists()]
     return [text for text in arguments if text not in overrides], overrides
+
+
+def example_photo() -> Path:
+    """The bundled portrait: inside the installed package, or beside it in a checkout."""
+    inside = Path(str(files("pulse_framework")))
+    photo = inside / "examples" / "face.png"
+    return photo if photo.exists() else inside.parent / "examples" / "face.png"
 
 
 def say(text: str) -> None:

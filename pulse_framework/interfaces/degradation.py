@@ -18,9 +18,11 @@ class Degradation(nn.Module, ABC):
     Attributes:
         gap: Largest root mean square difference between ``A(x)`` and ``measure(x)``, in image units, over images whose A(x)
             stays inside [0, 1]. A contract test holds the plug-in to it.
+        surrogate: Whether the derivative of A is a stand-in, since A has none that is of use (it rounds).
     """
 
     gap: float = 0.0
+    surrogate: bool = False
 
     @abstractmethod
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:

@@ -8,6 +8,7 @@ from torch import nn
 from degradations.compose import Compose, LinearCompose, compose
 from degradations.downscale import Downscale
 from degradations.identity import Identity
+from degradations.jpeg import JPEG
 from pulse_framework.interfaces import Degradation, LinearDegradation
 from pulse_framework.testing import DegradationContract, LinearDegradationContract
 
@@ -78,6 +79,11 @@ def test_gap_is_the_sum_unless_given():
     x = images(4, 3, 32, 32) * 0.5 + 0.25
     a = compose([Downscale(2), Downscale(2)])
     assert (a.measure(x, torch.Generator()) - a(x)).square().mean().sqrt() <= a.gap
+
+
+def test_a_derivative_that_is_a_stand_in_makes_that_of_the_chain_one():
+    assert compose([Downscale(2), JPEG(20)]).surrogate
+    assert not compose([Downscale(2), JPEG(20, rounding="cubic"), Noisy()]).surrogate
 
 
 def test_parameters_and_buffers_of_parts_move_along():
