@@ -1,6 +1,7 @@
 r"""Several degradations one after the other, :math:`A = A_n \circ \dots \circ A_1`, in the order given.
 
-The adjoint of linear parts is :math:`A^\top = A_1^\top \circ \dots \circ A_n^\top`.
+The adjoint of linear parts is :math:`A^\top = A_1^\top \circ \dots \circ A_n^\top`. A mask is carried along: a pixel of the
+measurement counts as observed if all that it lies on was observed after every part.
 """
 
 from collections.abc import Iterable
@@ -9,6 +10,7 @@ from typing import cast
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+from torch.nn import functional
 
 from pulse_framework.interfaces import Degradation, LinearDegradation
 
@@ -42,6 +44,23 @@ class Compose(Degradation):
             ValueError: A part cannot take what the one before it gives.
         """
         return self._shapes(image_shape)[-1]
+
+    def mask(self, image_shape: tuple[int, int, int]) -> Float[Tensor, "1 h w"] | None:
+        """Product of the masks of the parts, each carried through the parts after it; None if no part has one.
+
+        Where a part changes the size, a pixel is observed if every pixel of the area that it covers was. Parts that keep the size
+        keep the mask, although blur and JPEG let what is hidden, black, bleed across its edge: so does their A.
+
+        Raises:
+            ValueError: A part cannot take what the one before it gives.
+        """
+        shapes, known = self._shapes(image_shape), None
+        for part, (channels, height, width), after in zip(self._chain(), shapes, shapes[1:], strict=False):
+            own = part.mask((channels, height, width))
+            if known is not None:
+                own = known if own is None else own * known
+            known = _carried(own, after)
+        return known
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N *measurement"]:
         """A of every part in turn."""
@@ -118,6 +137,13 @@ def compose(parts: Iterable[Degradation], gap: float | None = None) -> Compose:
     chain = _checked(parts)
     linear = [part for part in chain if isinstance(part, LinearDegradation)]
     return LinearCompose(linear, gap) if len(linear) == len(chain) else Compose(chain, gap)
+
+
+def _carried(known: Tensor | None, shape: tuple[int, ...]) -> Tensor | None:
+    """A mask of the measurement of a part, where it has one; of other measurements all of the numbers count."""
+    if known is None or len(shape) != 3:
+        return None
+    return known if known.shape[1:] == shape[1:] else (functional.adaptive_avg_pool2d(known, shape[1:]) == 1).to(known)
 
 
 def _checked(parts: Iterable[Degradation]) -> list[Degradation]:

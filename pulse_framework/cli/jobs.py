@@ -44,6 +44,10 @@ def upsample(
     samples: Annotated[int | None, typer.Option("--samples", help="Different answers for each image.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", help="Budget of steps of each search.")] = None,
     target_db: Annotated[float | None, typer.Option("--target-db", help="Consistency that counts as converged.")] = None,
+    keep_known: Annotated[
+        bool | None,
+        typer.Option("--keep-known/--invent-all", help="Whether pictures keep the observed pixels of a masked input."),
+    ] = None,
     seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run; 0 is a seed.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="32-true, 64-true, bf16-mixed or 16-mixed.")] = None,
@@ -67,6 +71,7 @@ def upsample(
         "degradation": None if asked is Sidecars.REQUIRE else degradation,
         "sidecars": None if asked is None else asked.value,
         "degradation.factor": None if factor is None else f"'{factor}'",
+        "keep_known": keep_known,
         "search": search,
         "search.samples": samples,
         "search.steps": steps,

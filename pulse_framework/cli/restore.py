@@ -22,6 +22,7 @@ from pulse_framework.runtime import (
     SearchModule,
     Source,
     Tracker,
+    known_pixels,
     predict,
     write_atomic,
 )
@@ -68,6 +69,7 @@ class Job:
         make_trainer: Takes callbacks and logger.
         logger: Where metrics go, if anywhere.
         settings: The resolved configuration.
+        keep_known: Whether pictures show observed pixels as they were measured; None: where that is exact.
     """
 
     plan: Plan
@@ -82,6 +84,7 @@ class Job:
     make_trainer: Callable[..., Any]
     logger: Any
     settings: dict[str, Any]
+    keep_known: bool | None = None
 
     def __call__(self, *, quiet: bool = False) -> Report:
         """Search and write.
@@ -96,7 +99,7 @@ class Job:
             callbacks = [self.writer, *([Tracker(self.settings, self.writer, self.logger)] if self.logger else [])]
             callbacks += [] if quiet else [ProgressBar(len(self.left))]
             trainer = self.make_trainer(callbacks=callbacks)
-            predict(trainer, SearchModule(self.generator, self.operators, self.plan), self.data)
+            predict(trainer, SearchModule(self.generator, self.operators, self.plan, self.keep_known), self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
 
 
@@ -120,6 +123,7 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         raise ConfigError("inputs: expected image files or folders, got none; name at least one")
     make_trainer = build(config.trainer, allow)
     make_trainer()
+    keep_known = _keep_known(config)
     rejected, generator = list(data.rejected), None
     operators = Operators()
     if data.sources:
@@ -129,6 +133,10 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         plan.check(generator)
         for operator in operators.made.values():
             plan.engine(generator, operator)
+            if keep_known and known_pixels(operator, generator.image_shape, keep_known) is None:
+                raise ConfigError(
+                    "keep_known: expected a degradation with a mask that keeps the image's size, got another; set null"
+                )
     settings = plain(config)
     folder = OutputFolder(
         Path(str(settings["output"])),
@@ -150,11 +158,19 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         writer.reject(item)
     skipped = len(fit) - len(left)
     known = (operators.made, operators.groups, operators.notes)
-    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings)
+    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, keep_known)
+
+
+def _keep_known(config: DictConfig) -> bool | None:
+    keep: object = config.get("keep_known")
+    if keep is not None and not isinstance(keep, bool):
+        raise ConfigError(f"keep_known: expected true, false or null, got {keep!r}; correct it")
+    return keep
 
 
 def _relevant(settings: dict[str, Any]) -> dict[str, Any]:
     """What a result depends on besides the input."""
     search = {key: value for key, value in settings["search"].items() if key not in IRRELEVANT}
-    kept = {group: settings[group] for group in ("generator", "degradation")}
+    kept = {"keep_known": settings.get("keep_known")}
+    kept |= {group: settings[group] for group in ("generator", "degradation")}
     return {**kept, "search": search, "precision": settings["trainer"].get("precision"), "version": version("pulse-latent")}

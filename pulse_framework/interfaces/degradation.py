@@ -32,6 +32,11 @@ class Degradation(nn.Module, ABC):
             ValueError: The operator cannot take such images.
         """
 
+    def mask(self, image_shape: tuple[int, int, int]) -> Float[Tensor, "1 h w"] | None:
+        """Which pixels of a measurement (C, h, w) were observed, 1, and which say nothing, 0; None if all were."""
+        del image_shape
+        return None
+
     @abstractmethod
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N *measurement"]:
         """A(x): images, nominally in [0, 1], to measurements in the same units; row i depends on row i alone."""

@@ -3,6 +3,7 @@
 from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Rejected, Source, take_in
+from pulse_framework.runtime.known import known_pixels
 from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder, write_atomic, write_latents
@@ -24,6 +25,7 @@ __all__ = [
     "csv_logger",
     "fits_a_picture",
     "has_measurement",
+    "known_pixels",
     "make_trainer",
     "predict",
     "take_in",

@@ -28,7 +28,7 @@ class ResultWriter(SearchObserver):
 
     Attributes:
         counts: How many answers have each status (of the best sample), and how many inputs were in error.
-        rows: Input, answers and A(answers) of the first images, for the grid.
+        rows: Input, answers and A(answers) of the first images, for the grid; measurements that are no pictures are left out.
         written: Pictures written, in order.
         errors: Inputs that could not be processed.
         best_db: Consistency of the best answer of each image, in dB.
@@ -50,9 +50,8 @@ class ResultWriter(SearchObserver):
         self.best_db.append(best.psnr_db)
         if len(self.rows) < GRID_ROWS and best.status is not Status.FAILED:
             sound = [i for i, result in enumerate(finished.answer.samples) if result.status is not Status.FAILED]
-            images = [finished.answer.samples[i].image for i in sound]
-            pictures = [finished.measurement, *images, *(finished.degraded[i] for i in sound)]
-            self.rows.append([_rgb(picture) for picture in pictures])
+            shown = [finished.measurement, *(finished.pictures[i] for i in sound), *(finished.degraded[i] for i in sound)]
+            self.rows.append([_rgb(picture) for picture in shown if picture.ndim == 3 and picture.shape[0] in (1, 3)])
 
     def grid(self) -> Tensor:
         """Input, answers and A(answers) of the first images, one row an image."""

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Source
+from pulse_framework.runtime.known import known_pixels, with_known_pixels
 from pulse_framework.search import Answer, Engine, Plan, Progress
 
 __all__ = ["Finished", "SearchModule", "SearchObserver"]
@@ -25,6 +26,7 @@ class Finished:
         measurement: y, shape (C, h, w) if it is a picture.
         answer: Its samples, best first.
         degraded: A of each sample's image.
+        pictures: What each sample is shown as: its image, with known pixels kept where that was asked for.
         operator: Name of the degradation.
     """
 
@@ -32,6 +34,7 @@ class Finished:
     measurement: Tensor
     answer: Answer
     degraded: tuple[Tensor, ...]
+    pictures: tuple[Tensor, ...]
     operator: str
 
 
@@ -57,11 +60,14 @@ class SearchModule(pl.LightningModule):
         generator: G.
         operators: A for each group of inputs.
         plan: Settings of the search.
+        keep_known: Whether pictures show observed pixels as they were measured; see ``known``.
     """
 
-    def __init__(self, generator: Generator, operators: Mapping[Group, Degradation], plan: Plan) -> None:
+    def __init__(
+        self, generator: Generator, operators: Mapping[Group, Degradation], plan: Plan, keep_known: bool | None = None
+    ) -> None:
         super().__init__()
-        self.generator, self.plan = generator, plan
+        self.generator, self.plan, self.keep_known = generator, plan, keep_known
         self.operators = nn.ModuleDict({_key(group): operator for group, operator in operators.items()})
         phases = [rung for phase in plan.phases for rung in phase.on(generator)]
         self.priors = nn.ModuleList(prior for phase in phases for prior in dict.fromkeys(phase.priors(generator).values()))
@@ -85,12 +91,17 @@ class SearchModule(pl.LightningModule):
         assert isinstance(operator, Degradation)
         if self._engine is None or self._engine[0] != key:  # batches of a group follow one another
             self._engine = (key, self.plan.engine(self.generator, operator, self._progress))
+        mask = known_pixels(operator, self.generator.image_shape, self.keep_known)
         queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
         for answer in self.plan.run(self._engine[1], queue):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
                 degraded = tuple(operator(result.image[None])[0] for result in answer.samples)
             source, y = sources[indices[answer.index]], measurements[answer.index]
-            finished = Finished(source, y, answer, degraded, type(operator).__name__)
+            pictures = tuple(
+                with_known_pixels(result.image, y, ax, mask, self.keep_known)
+                for result, ax in zip(answer.samples, degraded, strict=True)
+            )
+            finished = Finished(source, y, answer, degraded, pictures, type(operator).__name__)
             for observer in self._observers():
                 observer.on_answer(self, finished)
         return len(indices)

@@ -146,7 +146,7 @@ class OutputFolder:
                     "fingerprint": fingerprint,
                 }
                 write_latents(self.folder / latent, result.latents, metadata)
-                write_png(result.image, self.folder / output)
+                write_png(finished.pictures[sample], self.folder / output)
                 written.append(self.folder / output)
             self._append(self._record(source, sample, result, output, latent))
         return written

@@ -5,6 +5,7 @@ import torch
 from hydra.utils import instantiate
 from torch import nn
 
+from degradations import mask
 from degradations.compose import Compose, LinearCompose, compose
 from degradations.downscale import Downscale
 from degradations.identity import Identity
@@ -79,6 +80,41 @@ def test_gap_is_the_sum_unless_given():
     x = images(4, 3, 32, 32) * 0.5 + 0.25
     a = compose([Downscale(2), Downscale(2)])
     assert (a.measure(x, torch.Generator()) - a(x)).square().mean().sqrt() <= a.gap
+
+
+def test_a_mask_is_carried_along():
+    hole = mask.box(top=2, left=4, height=4, width=3)
+    own = hole.mask((3, 12, 12))
+    assert compose([Identity(), Noisy()]).mask((3, 12, 12)) is None
+    for chain in ([hole], [hole, Noisy()], [Identity(), hole, JPEG(20)], [compose([hole]), Identity()]):
+        assert torch.equal(compose(chain).mask((3, 12, 12)), own)
+    after = compose([Downscale(2), mask.box(top=0, left=1, height=2, width=2)]).mask((3, 12, 12))
+    assert torch.equal(after, mask.box(top=0, left=1, height=2, width=2).mask((3, 6, 6)))
+    assert compose([hole, Flat()]).mask((3, 12, 12)) is None
+
+
+def test_a_pixel_is_observed_if_all_that_it_covers_was():
+    """Rows 2 to 5 and columns 4 to 6 are hidden: of blocks of 2 those from 1 to 2 and from 2 to 3, of blocks of 3 more."""
+    hole = mask.box(top=2, left=4, height=4, width=3)
+    for factor, rows, columns in ((2, slice(1, 3), slice(2, 4)), (3, slice(0, 2), slice(1, 3)), (4, slice(0, 2), slice(1, 2))):
+        expected = torch.ones(1, 12 // factor, 12 // factor)
+        expected[:, rows, columns] = 0
+        assert torch.equal(compose([hole, Downscale(factor)]).mask((3, 12, 12)), expected)
+    uneven = compose([hole, Downscale("5/2")])
+    known = uneven.mask((3, 12, 12))[0].bool()
+    for row, column in ((i, j) for i in range(4) for j in range(4)):  # a sample covers 3 pixels along each side, from 3 i on
+        covered = [
+            hole.mask((3, 12, 12))[0, p, q] for p in range(3 * row, 3 * row + 3) for q in range(3 * column, 3 * column + 3)
+        ]
+        assert known[row, column] == all(covered)
+
+
+def test_masks_of_two_parts_hide_what_either_hides():
+    one, two = mask.box(top=0, left=0, height=3, width=3), mask.box(top=2, left=2, height=3, width=3)
+    both = one.mask((3, 8, 8)) * two.mask((3, 8, 8))
+    a = compose([one, two])
+    assert torch.equal(a.mask((3, 8, 8)), both)
+    assert torch.equal(a(images(2, 3, 8, 8)), images(2, 3, 8, 8) * both)
 
 
 def test_a_derivative_that_is_a_stand_in_makes_that_of_the_chain_one():
