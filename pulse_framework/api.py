@@ -81,7 +81,7 @@ def upsample_all(
 
     Args:
         images: Paths, PIL images, NumPy arrays ((h, w, 3) or (h, w); uint8, uint16, or floats in [0, 1]) or tensors
-            (C, h, w) in [0, 1].
+            (C, h, w) in [0, 1]. For a degradation object that makes no pictures: tensors of the shape that it makes.
         generator: Name of a configuration, or an object.
         degradation: Name of a configuration, or an object (then ``factor`` is its own).
         factor: Down-scale; None infers generator size over image size.
@@ -131,15 +131,15 @@ def upsample_all(
     names = [str(key) for key in keys] if keys is not None else [_key(item, i) for i, item in enumerate(images)]
     if len(names) != len(images):
         raise ValueError(f"upsample keys: expected one for each of {len(images)} images, got {len(names)}")
-    tensors = [to_tensor(item) for item in images]
-    queues: dict[tuple[int, int], list[int]] = {}
-    for index, tensor in enumerate(tensors):
-        queues.setdefault((int(tensor.shape[-2]), int(tensor.shape[-1])), []).append(index)
-    operators: dict[tuple[int, int], Degradation] = {}
     node, image_shape = config.degradation, made.image_shape
+    tensors = [_measurement(item, degradation, image_shape) for item in images]
+    queues: dict[tuple[int, ...], list[int]] = {}
+    for index, tensor in enumerate(tensors):
+        queues.setdefault(tuple(tensor.shape[-2:]), []).append(index)
+    operators: dict[tuple[int, ...], Degradation] = {}
     for shape, members in queues.items():
         try:
-            if min(shape) < 2:
+            if tensors[members[0]].ndim == 3 and min(shape) < 2:
                 raise ValueError(f"expected at least 2 x 2 pixels, got {shape[0]} x {shape[1]}; give a larger image")
             operator = degradation if isinstance(degradation, Degradation) else operator_for(node, shape, image_shape, allow)
         except ValueError as error:
@@ -157,6 +157,17 @@ def upsample_all(
 def _key(image: Any, index: int) -> str:  # noqa: ANN401
     """Name of an image: its file name, or its index."""
     return Path(image).name if isinstance(image, str | Path) else str(index)
+
+
+def _measurement(item: Any, degradation: str | Degradation, image_shape: tuple[int, int, int]) -> Tensor:  # noqa: ANN401
+    """A picture, or what else the degradation makes."""
+    wanted = tuple(degradation.measurement_shape(image_shape)) if isinstance(degradation, Degradation) else ()
+    if not wanted or (len(wanted) == 3 and wanted[0] in (1, 3)):
+        return to_tensor(item)
+    if not isinstance(item, Tensor) or tuple(item.shape) != wanted or not item.is_floating_point():
+        got = f"{item.dtype} of shape {tuple(item.shape)}" if isinstance(item, Tensor) else type(item).__name__
+        raise ValueError(f"upsample: expected a tensor of floats of shape {wanted}, as the degradation makes, got {got}")
+    return item
 
 
 def _device(device: str | torch.device) -> torch.device:

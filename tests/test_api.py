@@ -10,6 +10,7 @@ from degradations.downscale import Downscale
 from generators.linear import LinearGenerator
 from pulse_framework import Status, upsample, upsample_all
 from pulse_framework.cli.compose import ConfigError, build, load
+from pulse_framework.interfaces import LinearDegradation
 
 SHORT = {"overrides": ["search.steps=5", "search.draws=2"], "device": "cpu"}
 
@@ -124,3 +125,26 @@ def test_mistakes(generator, pixels):
     ):
         with pytest.raises(kind, match=text):
             upsample(image, generator=generator)
+
+
+class Sums(LinearDegradation):
+    """No picture: a row of sums."""
+
+    def measurement_shape(self, image_shape):
+        return (1, image_shape[2])
+
+    def forward(self, x):
+        return x.sum((1, 2))[:, None]
+
+    def adjoint(self, y, image_shape):
+        return y[:, None].expand(-1, *image_shape)
+
+
+def test_measurements_that_are_no_pictures(generator):
+    y = Sums()(generator({"z": torch.ones(1, 5)}))[0]
+    done = upsample(y, generator=generator, degradation=Sums(), **SHORT)
+    mse = (Sums()(done.images)[0] - y).square().mean()
+    assert done.psnr_db[0] == pytest.approx(float(-10 * mse.log10()), abs=1e-3)
+    for wrong in (y[0], y.T, y.int(), np.zeros((4, 4, 3), np.uint8)):
+        with pytest.raises(ValueError, match=r"expected a tensor of floats of shape \(1, 16\)"):
+            upsample(wrong, generator=generator, degradation=Sums(), **SHORT)

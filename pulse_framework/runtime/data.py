@@ -91,6 +91,8 @@ class MeasurementData(pl.LightningDataModule):
 
 def as_channels(image: Tensor, channels: int) -> Tensor:
     """RGB as one grey channel, or grey repeated, where measurements have so many channels; else as it is."""
+    if image.ndim != 3:
+        return image
     if channels == 1 and len(image) == 3:
         return (image * image.new_tensor(LUMA)[:, None, None]).sum(0, keepdim=True)
     return image.expand(channels, -1, -1) if len(image) == 1 else image
