@@ -20,6 +20,7 @@ from torch import nn
 
 from generators.linear import LinearGenerator
 from pulse_framework.cli.compose import ConfigError, build, choices, configs_folder, load
+from pulse_framework.cli.draws import resolve
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Plan
@@ -115,7 +116,7 @@ def test_every_file_is_composed_and_built(file, picture, extra, allowed, tmp_pat
     if group == "logger" and name == "none":
         assert not config.logger
         return
-    made = build(config[group], allowed)
+    made = build(resolve(config[group], 0, name), allowed)
     if group == "trainer":
         here = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
         if here.get(name, True):
