@@ -12,13 +12,14 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from degradations.resize import Fit
 from pulse_framework.interfaces import Degradation, LinearDegradation
 
 __all__ = ["Compose", "LinearCompose", "compose"]
 
 
 class Compose(Degradation):
-    """Apply the parts in turn; all but the last must give images, (C, H, W).
+    """Apply the parts in turn; all but the last must give images, (C, H, W). A ``Fit`` takes its size from the first image.
 
     Args:
         parts: The first is applied first.
@@ -34,8 +35,9 @@ class Compose(Degradation):
     def __init__(self, parts: Iterable[Degradation], gap: float | None = None) -> None:
         super().__init__()
         self.parts = nn.ModuleList(_checked(parts))
-        self.gap = sum(part.gap for part in self._chain()) if gap is None else gap
-        self.surrogate = any(part.surrogate for part in self._chain())
+        chain = cast("list[Degradation]", list(self.parts))
+        self.gap = sum(part.gap for part in chain) if gap is None else gap
+        self.surrogate = any(part.surrogate for part in chain)
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         """Shape after the last part.
@@ -55,7 +57,7 @@ class Compose(Degradation):
             ValueError: A part cannot take what the one before it gives.
         """
         shapes, known = self._shapes(image_shape), None
-        for part, (channels, height, width), after in zip(self._chain(), shapes, shapes[1:], strict=False):
+        for part, (channels, height, width), after in zip(self._chain(image_shape), shapes, shapes[1:], strict=False):
             own = part.mask((channels, height, width))
             if known is not None:
                 own = known if own is None else own * known
@@ -64,23 +66,25 @@ class Compose(Degradation):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N *measurement"]:
         """A of every part in turn."""
-        for part in self._chain():
+        for part in self._chain((x.shape[1], x.shape[2], x.shape[3])):
             x = part(x)
         return x
 
     def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N *measurement"]:
         """``measure`` of every part in turn, all of them drawing from the same ``rng``."""
-        for part in self._chain():
+        for part in self._chain((x.shape[1], x.shape[2], x.shape[3])):
             x = part.measure(x, rng)
         return x
 
-    def _chain(self) -> list[Degradation]:
-        return cast("list[Degradation]", list(self.parts))
+    def _chain(self, image_shape: tuple[int, int, int]) -> list[Degradation]:
+        """The parts as they act on images of this shape."""
+        chain = cast("list[Degradation]", list(self.parts))
+        return [part.of(image_shape) if isinstance(part, Fit) else part for part in chain]
 
     def _shapes(self, image_shape: tuple[int, int, int]) -> list[tuple[int, ...]]:
         """Shapes without N before the first part, between the parts and after the last."""
         shapes: list[tuple[int, ...]] = [tuple(image_shape)]
-        for i, part in enumerate(self._chain()):
+        for i, part in enumerate(self._chain(image_shape)):
             if len(shapes[-1]) != 3:
                 raise ValueError(
                     f"compose: expected part {i} ({type(part).__name__}) to be given images (C, H, W), got {shapes[-1]}"
@@ -117,7 +121,7 @@ class LinearCompose(Compose, LinearDegradation):
             ValueError: The parts do not fit such images.
         """
         shapes = self._shapes(image_shape)[:-1]
-        for part, (channels, height, width) in zip(reversed(self._chain()), reversed(shapes), strict=True):
+        for part, (channels, height, width) in zip(reversed(self._chain(image_shape)), reversed(shapes), strict=True):
             assert isinstance(part, LinearDegradation)
             y = part.adjoint(y, (channels, height, width))
         return y

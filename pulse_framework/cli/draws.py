@@ -7,11 +7,12 @@ A mapping with the key ``_draw_`` stands for a value that is drawn:
 ``{_draw_: log_uniform, low: 1, high: 100}``         a number whose logarithm is uniform
 ``{_draw_: integer, low: 30, high: 95}``             an integer, both ends included
 ``{_draw_: choice, items: [a, b], weights: [3, 1]}`` one of the items; without ``weights`` all are equally likely
-``{_draw_: shuffle, items: [a, b]}``                 the items in random order; inside a list they take its place there
+``{_draw_: shuffle, items: [a, b, c]}``              the items in random order; ``ordered: [0, 2]`` keeps a before c
 ``{_draw_: maybe, p: 0.5, item: a}``                 inside a list: the item, or nothing
 ==================================================== ============================================================
 
-Items may have random values of their own. Each draw has its own random stream of (seed, image key, place in the configuration),
+Inside a list the items of a shuffle take its place one by one, and so do those of a list that is chosen. Items may have random
+values of their own. Each draw has its own random stream of (seed, image key, place in the configuration),
 so it depends neither on the other images nor on the other draws. Numbers have six significant digits, so that what is written
 down is what was used.
 """
@@ -34,10 +35,11 @@ _OTHERS = {
     "log_uniform": ("low", "high"),
     "integer": ("low", "high"),
     "choice": ("items", "weights"),
-    "shuffle": ("items",),
+    "shuffle": ("items", "ordered"),
     "maybe": ("p", "item"),
 }
-"""The other keys of each kind; ``weights`` alone may be left out."""
+_OPTIONAL = {"weights", "ordered"}
+"""The other keys of each kind, and those of them that may be left out."""
 
 
 def is_random(value: Any) -> bool:  # noqa: ANN401
@@ -82,8 +84,9 @@ def _resolved(value: Any, where: str, draw: Callable[[str], torch.Generator]) ->
             kind = item.get(MARK) if isinstance(item, dict) else None
             if kind == "maybe":
                 made += _maybe(item, place, draw)
-            elif kind == "shuffle":
-                made += _drawn(item, place, draw)
+            elif kind in ("shuffle", "choice"):
+                drawn = _drawn(item, place, draw)
+                made += drawn if isinstance(drawn, list) else [drawn]
             else:
                 made.append(_resolved(item, place, draw))
         return made
@@ -102,11 +105,13 @@ def _drawn(spec: dict[str, Any], where: str, draw: Callable[[str], torch.Generat
         raise ConfigError(f"{where}: expected {MARK} maybe inside a list, got it elsewhere; use choice with two items")
     if kind in ("choice", "shuffle"):
         items = spec["items"]
-        order = torch.randperm(len(items), generator=rng).tolist()
         if kind == "choice":
             weights = torch.tensor(spec.get("weights") or [1.0] * len(items), dtype=torch.float64)
             picked = int(torch.multinomial(weights, 1, generator=rng))
             return _resolved(items[picked], f"{where}.items[{picked}]", draw)
+        order = torch.randperm(len(items), generator=rng).tolist()
+        kept = iter(spec.get("ordered") or [])
+        order = [next(kept) if i in (spec.get("ordered") or []) else i for i in order]
         made = [_resolved([items[i]], f"{where}.items[{i}]", draw) for i in order]
         return [part for parts in made for part in parts]
     low, high = spec["low"], spec["high"]
@@ -130,7 +135,7 @@ def _check(spec: dict[str, Any], where: str) -> None:
     if kind not in _OTHERS:
         raise ConfigError(f"{where}: expected {MARK} to be one of {', '.join(_OTHERS)}, got {kind!r}; correct it")
     needed, got = set(_OTHERS[kind]), set(spec) - {MARK}
-    if not needed - {"weights"} <= got <= needed:
+    if not needed - _OPTIONAL <= got <= needed:
         keys = ", ".join(_OTHERS[kind])
         raise ConfigError(f"{where}: expected {MARK} {kind} with {keys}, got {', '.join(sorted(got)) or 'nothing'}; correct it")
     wrong = {"choice": _wrong_items, "shuffle": _wrong_items, "maybe": _wrong_p}.get(kind, _wrong_range)(spec)
@@ -149,9 +154,13 @@ def _wrong_range(spec: dict[str, Any]) -> str:
 
 
 def _wrong_items(spec: dict[str, Any]) -> str:
-    items, weights = spec["items"], spec.get("weights")
+    items, weights, ordered = spec["items"], spec.get("weights"), spec.get("ordered")
     if not isinstance(items, list) or not items:
         return f"a list of items, got {items!r}"
+    if ordered is not None and not (isinstance(ordered, list) and all(type(i) is int and 0 <= i < len(items) for i in ordered)):
+        return f"ordered a list of places among {len(items)} items, from 0, got {ordered!r}"
+    if ordered is not None and len(set(ordered)) < len(ordered):
+        return f"ordered places that differ, got {ordered!r}"
     if weights is None:
         return ""
     numbers = isinstance(weights, list) and all(isinstance(w, int | float) and not isinstance(w, bool) for w in weights)

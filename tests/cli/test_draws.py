@@ -83,6 +83,22 @@ def test_shuffle_gives_every_order_alike_and_takes_its_place_in_a_list():
     assert set(map(tuple, made)) == {(0, 1, 2, 3), (0, 2, 1, 3)}
 
 
+def test_ordered_items_of_a_shuffle_keep_their_order():
+    """Of the 6 orders of 3 things, those with c before a become the ones with a before c: 3 orders, alike."""
+    counts = Counter(tuple(items) for items in many({"_draw_": "shuffle", "items": ["a", "b", "c"], "ordered": [0, 2]}, 600))
+    assert set(counts) == {("a", "b", "c"), ("b", "a", "c"), ("a", "c", "b")}
+    assert max(abs(count - 200) for count in counts.values()) < 4 * math.sqrt(600 * (1 / 3) * (2 / 3))
+    made = {tuple(drawn({"_draw_": "shuffle", "items": [0, 1, 2, 3], "ordered": [3, 1]}, key=str(i))) for i in range(200)}
+    assert len(made) == 12
+    assert all(order.index(3) < order.index(1) for order in made)
+
+
+def test_a_list_that_is_chosen_takes_its_place_in_a_list():
+    pick = {"_draw_": "choice", "items": [[1, 2], [2, {"_draw_": "maybe", "p": 1, "item": 1}], 4]}
+    assert set(map(tuple, many([0, pick, 3], 30))) == {(0, 1, 2, 3), (0, 2, 1, 3), (0, 4, 3)}
+    assert drawn({"_draw_": "choice", "items": [[1, 2]]}) == [1, 2]
+
+
 def test_maybe_is_there_as_often_as_it_says():
     sizes = Counter(len(items) for items in many([0, {"_draw_": "maybe", "p": 0.2, "item": {"x": UNIFORM}}]))
     assert abs(sizes[2] - 0.2 * COUNT) < 4 * math.sqrt(COUNT * 0.2 * 0.8)
@@ -101,6 +117,8 @@ WRONG = {
     "a list of items": {"_draw_": "choice", "items": []},
     "2 weights": {"_draw_": "choice", "items": [1, 2], "weights": [1]},
     "not all 0": {"_draw_": "choice", "items": [1, 2], "weights": [0, 0]},
+    "places among 2 items": {"_draw_": "shuffle", "items": [1, 2], "ordered": [2]},
+    "places that differ": {"_draw_": "shuffle", "items": [1, 2], "ordered": [0, 0]},
     "a probability p": [{"_draw_": "maybe", "p": 2, "item": 1}],
     "inside a list": {"_draw_": "maybe", "p": 0.5, "item": 1},
 }
