@@ -83,7 +83,7 @@ def upsample_all(
         images: Paths, PIL images, NumPy arrays ((h, w, 3) or (h, w); uint8, uint16, or floats in [0, 1]) or tensors
             (C, h, w) in [0, 1]. For a degradation object that makes no pictures: tensors of the shape that it makes.
         generator: Name of a configuration, or an object.
-        degradation: Name of a configuration, or an object (then ``factor`` is its own).
+        degradation: Name of a configuration, or an object (then ``factor`` is its own). Sidecars are not read.
         factor: Down-scale; None infers generator size over image size.
         search: Name of a configuration, or a plan (then ``samples``, ``steps``, ``target_db`` and ``seed`` are the plan's own).
         samples: Different answers for each image.

@@ -215,6 +215,7 @@ def test_the_plugin_page_works(place, monkeypatch):
     for command in commands.splitlines():
         run(command)
     assert (place / "out/sample_0000.png").exists()
+    assert '"degradation": "block_mean"' in (place / "out/results.jsonl").read_text()
     refused = CliRunner().invoke(app, shlex.split(commands.splitlines()[0].replace("--allow my_plugins", "--overwrite")))
     assert refused.exit_code == 2
 
