@@ -8,7 +8,7 @@ from safetensors import safe_open
 
 from degradations.downscale import Downscale
 from degradations.noise import GaussianNoise
-from pulse_framework.cli.compose import build
+from pulse_framework.cli.compose import ConfigError, build
 from pulse_framework.cli.sidecar import read_sidecar, sidecar_path
 from pulse_framework.images import read_image, write_png
 from pulse_framework.search import stream
@@ -167,7 +167,24 @@ BAD = {
 }
 
 
+BUILT = ("not allowed", "hidden", "words")
+"""Those that are read, and refused when they are to be built."""
+
+
 @pytest.mark.parametrize("name", BAD)
+def test_bad_sidecars_cannot_be_read(name, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    sidecar_path(small[0]).write_text(BAD[name])
+    if name in BUILT:
+        assert read_sidecar(small[0]).name == "x"
+        return
+    with pytest.raises(ConfigError, match="expected a degradation as `pulse degrade` records it, got") as caught:
+        read_sidecar(small[0])
+    assert str(caught.value).isprintable()
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize("name", [*BUILT, "python", "escape"])
 def test_bad_sidecars_are_refused_and_nothing_in_them_is_run(name, pulse, records, small, linear, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     sidecar_path(small[0]).write_text(BAD[name])

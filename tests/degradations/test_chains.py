@@ -15,7 +15,7 @@ from degradations.resize import Fit, Resize
 from pulse_framework.cli.compose import build, load
 from pulse_framework.cli.draws import resolve
 
-COUNT = 150
+COUNT = 100
 KINDS = {
     Blur: "blur",
     Fit: "fit",
@@ -63,14 +63,14 @@ def often(count, p, of=COUNT):
 def test_sizes_faces_and_seeds(name, shape, drawn):
     x = 0.1 + 0.8 * torch.rand(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     seen = set()
-    for chain, _ in drawn(name)[:12]:
+    for chain, _ in drawn(name)[:8]:
         assert chain.measurement_shape((3, 64, 64)) == shape
         assert chain(x).shape[1:] == shape
         y = chain.measure(x, torch.Generator().manual_seed(1))
         assert torch.equal(y, chain.measure(x, torch.Generator().manual_seed(1)))
         assert float((y - chain(x)).square().mean().sqrt()) <= chain.gap
         seen.add(float(y.sum()))
-    assert len(seen) == 12
+    assert len(seen) == 8
     assert chain.measurement_shape((3, 66, 71))[1:] == ((66, 71) if name == "gfpgan" else (16, 17))
 
 
