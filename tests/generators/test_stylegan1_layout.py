@@ -80,7 +80,7 @@ def test_tensorflow_pickle_gives_the_images_published(monkeypatch, tmp_path, nam
     torch.save(mapping, tmp_path / "mapping.pt")
     ours, theirs = generator.state_dict(), load(tmp_path / "synthesis.pt", tmp_path / "mapping.pt", fit_samples=0).state_dict()
     assert all(torch.equal(ours[key], value) for key, value in theirs.items())
-    assert {*ours} == {*theirs, "w_avg"}
+    assert {*ours} == {*theirs, "styles.w_avg"}
     with pytest.raises(ValueError, match="expected no other mapping, since this file holds one"):
         load(tmp_path / "g.pkl", tmp_path / "mapping.pt")
 
@@ -117,7 +117,7 @@ def test_truncation_draws_the_first_rows_of_z_to_the_mean_w(pickled, cutoff):
     expected = torch.stack([drawn_in if row < rows else drawn["w"] for row in range(8)], 1)
     torch.testing.assert_close(generator.lift({"z": drawn["z"]}, "w_plus"), expected, rtol=1e-4, atol=1e-5)
     names = [block.name for block in generator.blocks]
-    assert names == ["z", *(["w"] if rows == 8 else []), "w_plus", "v", "v_plus"]
+    assert names == ["z", *(["w"] if rows == 8 else []), "w_plus", "v", "v_plus", "p_n", "p_n_plus"]
     plain = load(pickled(), noise="none", fit_samples=100)
     for name in ("v", "v_plus", "w_plus"):
         style = {name: torch.ones(2, 64) if name == "v" else torch.ones(2, 8, 64)}
@@ -146,7 +146,7 @@ def test_stored_noise_is_that_of_the_file(pickled, zero):
     [
         ("dlatent_avg", {"psi": 0.7}, "expected a mapping and the mean w, to truncate z, got no mean w"),
         ("noise3", {"noise": "stored"}, "expected 8 stored maps of 4, 4, ..., 32 a side, got"),
-        (None, {"psi": 0.7, "cutoff": 9}, "expected 0 to 8 rows, got 9"),
+        (None, {"psi": 0.7, "cutoff": 9}, "expected 0 to 8 rows of w_plus, got 9"),
     ],
 )
 def test_what_the_file_has_not_is_refused(pickled, without, options, message):

@@ -89,7 +89,7 @@ def test_last_image_and_the_latents_after_it(original):
     names = original.phase.priors(original.generator)
     rates = [original.phase.optimiser.rate * original.phase.schedule(step / original.steps) for step in range(original.steps)]
     table = original.phase.optimiser.table(torch.tensor(rates, dtype=torch.float64))
-    stepper = RowStepper(original.generator, original.degradation, original.phase, names, table)
+    stepper = RowStepper(original.generator, original.degradation, original.phase, names, table, original.generator)
     rows = stepper.start(original.start, original.golden["lr_target"])
     for _ in range(original.steps):
         before = {name.removeprefix("latent/"): value for name, value in rows.items() if name.startswith("latent/")}
