@@ -8,7 +8,7 @@ from safetensors.torch import save_file
 
 from generators._checkpoints import read_checkpoint
 from generators._stylegan2_architecture import Architecture, architecture_of, random_tensors
-from tests.generators.written import assert_same, tensorflow_variables, write_persistent, write_tensorflow
+from tests.generators.written import assert_same, rosinality_state, tensorflow_variables, write_persistent, write_tensorflow
 
 ARCHITECTURE = Architecture(tuple(min(32768 // side, 512) for side in (4 << index for index in range(9))))
 KWARGS = {
@@ -46,6 +46,18 @@ def test_safetensors(tensors, tmp_path):
 def test_nvidia(tensors, monkeypatch, tmp_path):
     write_persistent(monkeypatch, tmp_path / "a.pkl", tensors, KWARGS)
     assert_same(read_back(tmp_path / "a.pkl", "nvidia-torch"), tensors)
+
+
+def test_rosinality(tensors, tmp_path):
+    torch.save({"g_ema": rosinality_state(tensors), "latent_avg": tensors["mapping.w_avg"]}, tmp_path / "a.pt")
+    assert_same(read_back(tmp_path / "a.pt", "rosinality"), tensors)
+
+
+def test_psp(tensors, tmp_path):
+    state = {f"decoder.{name}": tensor for name, tensor in rosinality_state(tensors).items()}
+    average = tensors["mapping.w_avg"].expand(ARCHITECTURE.rows, -1).clone()
+    torch.save({"state_dict": state, "latent_avg": average, "opts": {"output_size": 1024}}, tmp_path / "a.pt")
+    assert_same(read_back(tmp_path / "a.pt", "psp"), tensors)
 
 
 def test_tensorflow(tensors, monkeypatch, tmp_path):

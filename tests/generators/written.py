@@ -133,3 +133,29 @@ def write_tensorflow(monkeypatch, path, variables, version=4, source="", **stati
 def rosinality():
     with np.load(GOLDEN / "stylegan2_rosinality.npz") as arrays:
         return weights("stylegan2_rosinality"), torch.from_numpy(arrays["latent_avg"])
+
+
+def rosinality_state(tensors):
+    """What rosinality's port calls the tensors of SG2-ADA's skip architecture, with its axes of 1."""
+    sides = [4 << index for index in range(sum(name.endswith("torgb.weight") for name in tensors))]
+    places = {"b4.conv1": "conv1", "b4.torgb": "to_rgb1"}
+    for block, side in enumerate(sides[1:]):
+        places |= {f"b{side}.conv{k}": f"convs.{2 * block + k}" for k in (0, 1)} | {f"b{side}.torgb": f"to_rgbs.{block}"}
+    layers = [name for name in places if "conv" in name]
+    out = {"input.input": tensors["synthesis.b4.const"][None]}
+    for index in range(sum(name.startswith("mapping.fc") for name in tensors) // 2):
+        out |= {f"style.{index + 1}.{kind}": tensors[f"mapping.fc{index}.{kind}"] for kind in ("weight", "bias")}
+    for ours, theirs in places.items():
+        part = f"synthesis.{ours}"
+        out |= {f"{theirs}.conv.modulation.{kind}": tensors[f"{part}.affine.{kind}"] for kind in ("weight", "bias")}
+        out[f"{theirs}.conv.weight"] = tensors[f"{part}.weight"][None]
+        bias = tensors[f"{part}.bias"]
+        if "torgb" in ours:
+            out[f"{theirs}.bias"] = bias.reshape(1, -1, 1, 1)
+        else:
+            out |= {f"{theirs}.activate.bias": bias, f"{theirs}.noise.weight": tensors[f"{part}.noise_strength"].reshape(1)}
+            out[f"noises.noise_{layers.index(ours)}"] = tensors[f"{part}.noise_const"][None, None]
+        kernel = tensors["synthesis.b4.resample_filter"]
+        up = {"conv0": "conv.blur.kernel", "torgb": "upsample.kernel"}.get(ours.split(".")[1])
+        out |= {f"{theirs}.{up}": 4 * kernel} if up and ours != "b4.torgb" else {}
+    return out
