@@ -88,7 +88,7 @@ def upsample_all(
         search: Name of a configuration, or a plan (then ``samples``, ``steps``, ``target_db`` and ``seed`` are the plan's own).
         samples: Different answers for each image.
         steps: Budget of each search.
-        target_db: Consistency that counts as converged.
+        target_db: Consistency that counts as converged, where the noise leaves as much.
         seed: Seed of the run; 0 is a seed, and the default.
         device: ``auto`` picks CUDA, then MPS, then the CPU.
         keys: Name of each image, which with the seed gives its random streams; by default its file name, or its index.

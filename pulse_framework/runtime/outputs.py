@@ -20,7 +20,7 @@ from torch import Tensor
 from pulse_framework.images import write_png
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished
-from pulse_framework.search import SearchResult, Status
+from pulse_framework.search import SearchResult, Status, psnr_db
 
 __all__ = ["OutputFolder", "write_atomic", "write_latents"]
 
@@ -167,7 +167,7 @@ class OutputFolder:
         return name, {"degradation": settings}
 
     def _line(self, path: Path, **known: str | float | None) -> dict[str, Any]:
-        fields = ("output", "sample", "seed", "status", "mse", "psnr_db", "steps", "seconds")
+        fields = ("output", "sample", "seed", "status", "mse", "psnr_db", "target_db", "steps", "seconds")
         line: dict[str, Any] = {"input": str(path), **dict.fromkeys(fields)}
         line |= {"generator": self.generator, "degradation": self.degradation, "latent": None}
         return line | known
@@ -182,7 +182,8 @@ class OutputFolder:
             seed=result.seed,
             status=result.status.value,
             mse=None if failed else result.mse,
-            psnr_db=result.psnr_db if math.isfinite(result.psnr_db) else None,
+            psnr_db=_db(result.mse),
+            target_db=_db(result.target_mse),
             steps=result.steps,
             seconds=round(result.seconds, 4),
             latent=None if failed else latent,
@@ -234,6 +235,11 @@ class OutputFolder:
         wanted = self.fingerprint(source)
         there = (self.folder / f"{stem}.png").exists()
         return not there or (bool(wanted) and _recorded(self.folder / f"{stem}.safetensors") == wanted)
+
+
+def _db(mse: float | None) -> float | None:
+    """A mean square error in dB; None where there is none, or it is 0 or not finite."""
+    return psnr_db(mse) if mse and math.isfinite(mse) else None
 
 
 def _recorded(path: Path) -> str | None:

@@ -38,7 +38,10 @@ class StopRule:
     Attributes:
         steps: Budget: how many iterates are evaluated.
         target_db: Consistency that counts as converged, in dB; or
-        target_mse: the same as a mean square error in [0, 1] units. With neither, nothing counts as converged.
+        target_mse: the same as a mean square error in [0, 1] units.
+        target_noise: How many times the residual that the noise is expected to leave counts as converged, if that is looser
+            (see ``discrepancy``); 1 is Morozov's principle. None asks for the other target whatever the noise. With no target at
+            all, nothing counts as converged.
         at_target: Whether reaching the target ends the search, or only decides its status.
         patience: Stop after so many steps in a row without an improvement of the objective by more than the fraction
             ``tolerance``; None never does.
@@ -51,6 +54,7 @@ class StopRule:
     steps: int
     target_db: float | None = None
     target_mse: float | None = None
+    target_noise: float | None = None
     at_target: bool = True
     patience: int | None = None
     tolerance: float = 1e-3
@@ -62,15 +66,21 @@ class StopRule:
             raise ValueError("search target: expected one of target_db and target_mse, got both; set one of them to null")
         if self.target_mse is not None and not self.target_mse >= 0:
             raise ValueError(f"search target_mse: expected a mean square error of at least 0, got {self.target_mse}")
+        if self.target_noise is not None and not 0 < self.target_noise < math.inf:
+            raise ValueError(f"search target_noise: expected a number above 0, or null, got {self.target_noise}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"search patience: expected at least 1 step, or null, got {self.patience}")
 
     @property
     def threshold(self) -> float:
-        """The target as a mean square error; -1, which nothing reaches, when there is none."""
+        """The target without noise, as a mean square error; -1, which nothing reaches, when there is none."""
         if self.target_db is not None:
             return mse_from_db(self.target_db)
         return -1.0 if self.target_mse is None else self.target_mse
+
+    def threshold_at(self, residual: float) -> float:
+        """The target where the noise leaves this mean square error: the looser of the two."""
+        return self.threshold if self.target_noise is None else max(self.threshold, self.target_noise * residual)
 
 
 @dataclass(frozen=True, kw_only=True)

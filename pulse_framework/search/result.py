@@ -45,6 +45,7 @@ class SearchResult:
         objective: Objective of this iterate, under the last phase.
         mse: Mean square of A(image) - y, in [0, 1] units.
         feasible: Whether ``mse`` meets the target.
+        target_mse: The target that was set, of the last phase; None if there was none.
         step: Number of this iterate within its phase, from 0; -1 if no iterate was finite.
         steps: Iterates evaluated in all.
         reason: Why the search ended.
@@ -61,6 +62,7 @@ class SearchResult:
     objective: float
     mse: float
     feasible: bool
+    target_mse: float | None
     step: int
     steps: int
     reason: StopReason

@@ -17,7 +17,7 @@ from pulse_framework.search.objective import Evaluation
 from pulse_framework.search.phases import Phase
 from pulse_framework.search.result import REASONS, StopReason
 
-__all__ = ["RowStepper", "Rows"]
+__all__ = ["RowStepper", "Rows", "arrange"]
 
 Rows = dict[str, Tensor]
 
@@ -47,13 +47,20 @@ class RowStepper:
     table: Tensor
     network: Callable[[Latents], Tensor]
 
-    def start(self, latents: Latents, measurement: Tensor) -> Rows:
-        """Rows of searches that begin at the given full input; ``measurement`` has shape (N, *measurement)."""
+    def start(self, latents: Latents, measurement: Tensor, threshold: Tensor) -> Rows:
+        """Rows of searches that begin at the given full input.
+
+        Args:
+            latents: Of N items.
+            measurement: Shape (N, *measurement).
+            threshold: Mean square error that each has to reach, shape (N,).
+        """
         count = len(measurement)
         number = measurement.new_zeros(count)
         integer = torch.zeros(count, dtype=torch.int64, device=measurement.device)
         rows = {
             "measurement": measurement.clone(),
+            "threshold": threshold.clone(),
             "steps": integer.clone(),
             "reason": integer.clone(),
             "scale": number + _FLOAT16_SCALE,
@@ -120,7 +127,7 @@ class RowStepper:
         stop = self.phase.stop
         live, mse, number = rows["reason"] == 0, at.mse.detach(), rows["steps"]
         finite = objective.isfinite() & mse.isfinite()
-        feasible = finite & (mse <= stop.threshold)
+        feasible = finite & (mse <= rows["threshold"])
         index = number.clamp(max=stop.steps - 1)[:, None, None].expand(-1, 1, 2)
         old = rows["trace"].gather(1, index)
         new = torch.stack([objective, mse], 1)[:, None]
@@ -176,3 +183,17 @@ class RowStepper:
                 state |= {key: manifold.tangent(moved, state[key]) for key in optimiser.vectors}
             rows[f"latent/{name}"] = moved
             rows |= {prefix + key: value for key, value in state.items()}
+
+
+def arrange(rows: Rows, kept: list[int], fresh: list[Rows], width: int) -> Rows:
+    """Rows kept, then fresh ones, then copies of the first to fill the width."""
+    if rows:
+        index = torch.tensor(kept, dtype=torch.int64, device=rows["steps"].device)
+        fresh = [{key: value[index] for key, value in rows.items()}, *fresh]
+    joined = {key: torch.cat([part[key] for part in fresh]) for key in fresh[0]}
+    count = len(joined["steps"])
+    if count == width:
+        return joined
+    index = torch.arange(width, device=joined["steps"].device)
+    index[count:] = 0
+    return {key: value[index] for key, value in joined.items()}

@@ -21,6 +21,7 @@ FIELDS = {
     "status",
     "mse",
     "psnr_db",
+    "target_db",
     "steps",
     "seconds",
     "generator",
@@ -52,6 +53,7 @@ def test_everything_written_is_consistent(pulse, records, small, linear, linear_
         mse = (operator(image)[0] - read_image(line["input"])).square().mean().item()
         assert line["mse"] == pytest.approx(mse, rel=1e-5)
         assert line["psnr_db"] == pytest.approx(-10 * math.log10(line["mse"]), rel=1e-12)
+        assert line["target_db"] == pytest.approx(27)
         assert torch.allclose(read_image(out / line["output"]), image[0].clamp(0, 1), atol=0.51 / 255)
         assert (line["seed"], line["generator"], line["degradation"], line["steps"]) == (0, "linear", "bicubic", 8)
         assert line["output"].endswith(f"_{line['sample']}.png")

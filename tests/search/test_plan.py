@@ -129,7 +129,7 @@ def test_rank_prefers_finite_then_feasible_then_low_then_early():
     def made(step, feasible, objective, restart):
         empty = torch.empty(0)
         return SearchResult(
-            "k", restart, 0, 0, {}, empty, objective, objective, feasible, step, 1, StopReason.BUDGET, 0.0, empty
+            "k", restart, 0, 0, {}, empty, objective, objective, feasible, None, step, 1, StopReason.BUDGET, 0.0, empty
         ).rank
 
     ordered = [

@@ -90,7 +90,8 @@ def test_last_image_and_the_latents_after_it(original):
     rates = [original.phase.optimiser.rate * original.phase.schedule(step / original.steps) for step in range(original.steps)]
     table = original.phase.optimiser.table(torch.tensor(rates, dtype=torch.float64))
     stepper = RowStepper(original.generator, original.degradation, original.phase, names, table, original.generator)
-    rows = stepper.start(original.start, original.golden["lr_target"])
+    y = original.golden["lr_target"]
+    rows = stepper.start(original.start, y, torch.full_like(y[:, 0, 0, 0], EPS))
     for _ in range(original.steps):
         before = {name.removeprefix("latent/"): value for name, value in rows.items() if name.startswith("latent/")}
         stepper.step(rows)

@@ -156,7 +156,7 @@ class WidthDependent(ConvToy):
 def test_generator_that_depends_on_the_width_is_run_at_one_width(lane):
     searches = conv_searches()
     engine, expected = conv_run(searches, WidthDependent(), slots=1, lane=lane)
-    assert lane == 1 or {width for _, width, *_ in engine._probes} >= {lane}
+    assert lane == 1 or {width for _, width, *_ in engine._widths._probes} >= {lane}
     for slots in (2, 16):
         same_bits(conv_run(searches, WidthDependent(), slots=slots, lane=lane)[1], expected)
     same_bits(conv_run(searches[2:3], WidthDependent(), slots=16, lane=lane)[1], expected[2:3])

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor
 
 from pulse_framework.search import SGD, Engine, Search, SearchResult, Status
-from pulse_framework.search.engine import _Job
+from pulse_framework.search.jobs import Job
 from pulse_framework.search.rows import Rows
 
 __all__ = [
@@ -24,7 +24,7 @@ __all__ = [
 class LastIterate(Engine):
     """Returns the last iterate with the best one's numbers, as the original PULSE does."""
 
-    def _result(self, rows: Rows, row: int, job: _Job) -> SearchResult:
+    def _result(self, rows: Rows, row: int, job: Job) -> SearchResult:
         last = {f"best/{name}": value for name, value in rows.items() if name.startswith("latent/")}
         return super()._result(rows | last, row, job)
 
@@ -32,7 +32,7 @@ class LastIterate(Engine):
 class LastNumbers(Engine):
     """Returns the last iterate and its numbers."""
 
-    def _result(self, rows: Rows, row: int, job: _Job) -> SearchResult:
+    def _result(self, rows: Rows, row: int, job: Job) -> SearchResult:
         result = super()._result(rows, row, job)
         objective, mse = result.trace[-1].tolist()
         return replace(result, objective=objective, mse=mse, step=result.steps - 1)
@@ -41,7 +41,7 @@ class LastNumbers(Engine):
 class ForgottenRestart(Engine):
     """Begins every restart at the same latent."""
 
-    def _begin(self, search: Search) -> _Job:
+    def _begin(self, search: Search) -> Job:
         return replace(super()._begin(replace(search, restart=0)), search=search)
 
 
@@ -50,7 +50,7 @@ class CountedStart(Engine):
 
     begun = 0
 
-    def _begin(self, search: Search) -> _Job:
+    def _begin(self, search: Search) -> Job:
         self.begun += 1
         return replace(super()._begin(replace(search, key=str(self.begun))), search=search)
 
@@ -60,7 +60,7 @@ class ZeroIsNoSeed(Engine):
 
     unseeded = itertools.count(1000)
 
-    def _begin(self, search: Search) -> _Job:
+    def _begin(self, search: Search) -> Job:
         return replace(super()._begin(replace(search, seed=search.seed or next(self.unseeded))), search=search)
 
 

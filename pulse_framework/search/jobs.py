@@ -1,0 +1,121 @@
+"""Searches on their way through the phases: where each phase begins, and what it has to reach."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch
+from torch import Tensor
+
+from pulse_framework.interfaces import Degradation, Generator, LatentPrior
+from pulse_framework.latents import Latents, space
+from pulse_framework.search.discrepancy import expected_residual
+from pulse_framework.search.phases import Phase, Search, start_at
+from pulse_framework.search.result import SearchResult
+from pulse_framework.search.streams import nearest_draw, stream
+
+__all__ = ["Job", "Starts"]
+
+
+@dataclass
+class Job:
+    """A search under way: where its phase starts, and what it has cost so far.
+
+    Attributes:
+        search: What is searched for.
+        latents: A full input of N = 1.
+        rng: The search's random stream, behind its draws.
+        residual: Mean square that the noise leaves, once it was needed.
+        threshold: Target of the phase, as a mean square error.
+        steps: Iterates evaluated in the phases before.
+        seconds: Its share of the time.
+        traces: Of the phases before.
+    """
+
+    search: Search
+    latents: Latents
+    rng: torch.Generator
+    residual: float | None = None
+    threshold: float = -1.0
+    steps: int = 0
+    seconds: float = 0.0
+    traces: list[Tensor] = field(default_factory=list)
+
+
+class Starts:
+    """Makes jobs of searches, and moves them from phase to phase.
+
+    Args:
+        generator: G.
+        degradation: A.
+        phases: As ``Phase.on`` gives them.
+        draws: Random draws for each search, of which it starts at the nearest.
+
+    Attributes:
+        priors: Of every block that moves, for each phase.
+        spaces: The blocks of the input, for each phase.
+        measurement_shape: What A makes of the generator's images.
+    """
+
+    def __init__(self, generator: Generator, degradation: Degradation, phases: Sequence[Phase], draws: int) -> None:
+        self.generator, self.degradation, self.phases, self.draws = generator, degradation, phases, draws
+        self.priors = [phase.priors(generator) for phase in phases]
+        self.spaces = list(_spaces(generator, self.priors))
+        self.measurement_shape = tuple(degradation.measurement_shape(generator.image_shape))
+
+    def first(self, search: Search) -> Job:
+        """Check the measurement; draw the start, or take the one given.
+
+        Raises:
+            ValueError: The measurement has another shape than A gives, or the start does not fit.
+        """
+        shape = tuple(search.measurement.shape)
+        if shape != self.measurement_shape:
+            raise ValueError(
+                f"measurement of {search.key!r}: expected shape {self.measurement_shape}, which the operator makes of the "
+                f"generator's {self.generator.image_shape}, got {shape}; change the factor or the image"
+            )
+        rng = stream(search.seed, search.key, search.restart)
+        search = replace(search, measurement=search.measurement.detach().clone())
+        draws = self.draws if search.start is None else 1
+        with torch.no_grad():
+            start: Latents = nearest_draw(self.generator, self.degradation, self.priors[0], rng, search.measurement, draws)
+            if search.start is not None:
+                start = self._enter(0, start_at(self.generator, self.spaces[0], search.start, start))
+        return self._aim(0, Job(search, start, rng))
+
+    def next(self, index: int, job: Job, result: SearchResult) -> Job:
+        """Start phase ``index`` at the best iterate of the one before."""
+        latents = {name: value[None] for name, value in result.latents.items()}
+        with torch.no_grad():
+            job = replace(job, latents=self._enter(index, latents))
+        if not result.feasible:  # what has met its target is held to that
+            job = replace(job, residual=None)
+        return self._aim(index, job, result.image)
+
+    def _enter(self, index: int, latents: Latents) -> Latents:
+        """The input lifted to the blocks of phase ``index``, those that move put on their manifolds."""
+        lifted = {name: self.generator.lift(latents, name) for name in self.spaces[index]}
+        return lifted | {name: prior.manifold.project(lifted[name]) for name, prior in self.priors[index].items()}
+
+    def _aim(self, index: int, job: Job, image: Tensor | None = None) -> Job:
+        """Set the target of the phase: by the noise at the image where it starts, if it asks for that."""
+        stop = self.phases[index].stop
+        if stop.target_noise is None:
+            return replace(job, threshold=stop.threshold)
+        residual = job.residual
+        if residual is None:
+            if image is None:
+                with torch.no_grad():
+                    image = self.generator(job.latents)[0].to(job.search.measurement.dtype)
+            residual = expected_residual(self.degradation, image, job.rng)
+        return replace(job, residual=residual, threshold=stop.threshold_at(residual))
+
+
+def _spaces(generator: Generator, priors: list[dict[str, LatentPrior]]) -> Iterator[tuple[str, ...]]:
+    """The blocks of the input in every phase: those that move, and for every other slot what the phase before had there."""
+    slots = {block.name: block.slot for block in generator.blocks}
+    before: tuple[str, ...] = ()
+    for moved in priors:
+        taken = {slots[name] for name in moved}
+        before = tuple(space(generator.blocks, [*moved, *(name for name in before if slots[name] not in taken)]))
+        yield before

@@ -1,0 +1,72 @@
+"""Batch widths that keep the bits: matrix products and convolutions may round differently from one width to the next."""
+
+import torch
+
+from pulse_framework.search.jobs import Job, Starts
+from pulse_framework.search.phases import Search
+from pulse_framework.search.rows import Rows, RowStepper, arrange
+from pulse_framework.search.streams import draw, stream
+
+__all__ = ["Widths", "start"]
+
+
+class Widths:
+    """Chooses batch widths whose bits were compared with those of the width ``lane``.
+
+    Args:
+        starts: Of the searches.
+        slots: The widest; a power of two.
+        lane: The width of reference; None is 1 on a CPU, else 8.
+    """
+
+    def __init__(self, starts: Starts, slots: int, lane: int | None) -> None:
+        self.starts, self.slots, self.lane = starts, slots, lane
+        self._probes: dict[tuple[object, ...], Rows] = {}
+
+    def choose(self, stepper: RowStepper, index: int, count: int) -> int:
+        """The batch width for ``count`` searches of phase ``index``: one that gives the bits of ``lane``, as narrow as can be.
+
+        Less than ``count`` only where no width so large keeps the bits.
+        """
+        wide = [2**power for power in range((count - 1).bit_length(), self.slots.bit_length())]
+        lane = self._lane(stepper)
+        narrow = [2**power for power in reversed(range(count.bit_length())) if 2**power > lane]
+        for width in wide + ([] if count <= lane else narrow):
+            if width == lane or self._keeps_bits(stepper, index, width):
+                return width
+        return lane
+
+    def _lane(self, stepper: RowStepper) -> int:
+        return self.lane or (1 if stepper.table.device.type == "cpu" else 8)
+
+    def _keeps_bits(self, stepper: RowStepper, index: int, width: int) -> bool:
+        """Whether a row comes out the same, bit for bit, at this width and at the width ``lane``."""
+        lane = self._lane(stepper)
+        got, reference = (self._probe(stepper, index, count) for count in (width, lane))
+        order = torch.arange(width) % lane
+        return all(torch.equal(value, reference[key][order]) for key, value in got.items())
+
+    def _probe(self, stepper: RowStepper, index: int, width: int) -> Rows:
+        """Two steps of made-up searches at one width; the same rows over and over, ``lane`` of them."""
+        like, lane = stepper.table, self._lane(stepper)
+        autocast = torch.is_autocast_enabled(like.device.type) and torch.get_autocast_dtype(like.device.type)
+        key = (index, width, like.device, like.dtype, autocast)
+        if key not in self._probes:
+            made = []
+            for row in range(min(width, lane)):
+                rng = stream(0, "probe", row)
+                measurement = torch.rand(self.starts.measurement_shape, generator=rng).to(like)
+                latents = draw(stepper.generator, stepper.priors, rng, measurement, self.starts.spaces[index])
+                made.append(start(stepper, Job(Search("probe", measurement, row), latents, rng)))
+            rows = arrange({}, [], [made[row % lane] for row in range(width)], width)
+            for _ in range(2):
+                stepper.step(rows)
+            checked = [name for name in rows if name.startswith(("latent/", "state/"))] + ["trace"]
+            self._probes[key] = {name: rows[name][:, :2].cpu() if name == "trace" else rows[name].cpu() for name in checked}
+        return self._probes[key]
+
+
+def start(stepper: RowStepper, job: Job) -> Rows:
+    """The one row of a search that begins."""
+    y = job.search.measurement[None]
+    return stepper.start(job.latents, y, y.new_full((1,), job.threshold))
