@@ -24,6 +24,7 @@ from pulse_framework.cli.draws import resolve
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Plan
+from tests.degradations.deepinv_standins import LinearPhysics
 from tests.generators import test_biggan as biggan
 
 FILES = sorted(path.relative_to(configs_folder()) for path in configs_folder().glob("*/*.yaml"))
@@ -71,6 +72,7 @@ def extra(tmp_path):
     autoencoder.save_pretrained(tmp_path / "vae")
     torch.save({name: tensor.float() for name, tensor in biggan.weights().items()}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(biggan.CONFIG))
+    np.save(tmp_path / "matrix.npy", np.ones((2, 12)))
     return {
         "generator/biggan": [f"generator.path='{tmp_path}'"],
         "generator/diffusers_decoder": [f"generator.path='{tmp_path / 'vae'}'", "generator.side=4"],
@@ -87,15 +89,19 @@ def extra(tmp_path):
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
         "degradation/bicubic": ["degradation.factor=8"],
         "degradation/downscale": ["degradation.factor=8"],
+        "degradation/matrix": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
+        "degradation/callable": ["degradation.function={_target_:my_decoders.Decoder}"],
+        "degradation/deepinv": ["degradation.physics={_target_:my_decoders.LinearPhysics}"],
     }
 
 
 @pytest.fixture
 def allowed(monkeypatch):
-    """A module of the user's own, with the decoder."""
+    """A module of the user's own, with the decoder and an operator."""
     module = types.ModuleType("my_decoders")
-    module.Decoder = Decoder
-    monkeypatch.setattr(Decoder, "__module__", "my_decoders")
+    for made in (Decoder, LinearPhysics):
+        setattr(module, made.__name__, made)
+        monkeypatch.setattr(made, "__module__", "my_decoders")
     monkeypatch.setitem(sys.modules, "my_decoders", module)
     return ["my_decoders"]
 
