@@ -89,6 +89,8 @@ def extra(tmp_path):
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
         "degradation/bicubic": ["degradation.factor=8"],
         "degradation/downscale": ["degradation.factor=8"],
+        "degradation/psf": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
+        "degradation/varying_blur": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
         "degradation/matrix": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
         "degradation/callable": ["degradation.function={_target_:my_decoders.Decoder}"],
         "degradation/deepinv": ["degradation.physics={_target_:my_decoders.LinearPhysics}"],
