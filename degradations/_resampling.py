@@ -25,7 +25,7 @@ from typing import Literal
 
 import numpy as np
 
-__all__ = ["LIBRARIES", "matrix", "samples"]
+__all__ = ["LIBRARIES", "matrix", "rational", "samples"]
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,25 @@ LIBRARIES: dict[str, _Convention] = {
     "torch_antialias": _Convention(-0.5, True, "leave", False, ("bilinear", "bicubic")),
     "matlab": _Convention(-0.5, True, "symmetric", True, _KERNELS),
 }
+
+
+def rational(where: str, factor: int | float | str | Fraction) -> Fraction:
+    """The factor as an exact fraction of at least 1.
+
+    Raises:
+        TypeError: It is none of these.
+        ValueError: It is not a number, not finite or below 1.
+    """
+    advice = 'give an integer, a float or text such as "32/5"'
+    if isinstance(factor, bool) or not isinstance(factor, int | float | str | Fraction):
+        raise TypeError(f"{where} factor: expected a number of at least 1, got {type(factor).__name__}; {advice}")
+    try:
+        value = Fraction(factor)
+    except (ValueError, OverflowError, ZeroDivisionError) as error:
+        raise ValueError(f"{where} factor: expected a finite number of at least 1, got {factor!r}; {advice}") from error
+    if value < 1:
+        raise ValueError(f"{where} factor: expected at least 1 (1 keeps the size), got {factor!r}; to enlarge is not its work")
+    return value.limit_denominator(1000) if isinstance(factor, float) else value
 
 
 def samples(side: int, factor: Fraction, library: str) -> int:

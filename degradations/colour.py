@@ -1,37 +1,44 @@
-r"""Colour and tone: grey, a sensor's colour filters, exposure and white balance, gamma, clipping, quantisation.
+r"""Colour and tone: grey, exposure, white balance, gamma.
 
 All act on sRGB-coded values in [0, 1], pixel by pixel; c is the channel and p the pixel.
 
-- ``Greyscale``: :math:`A(x)_p = \sum_c w_c x_{cp}`, with the luma weights of ITU-R BT.601 (0.299, 0.587, 0.114) or BT.709 (0.2126,
-  0.7152, 0.0722).
-- ``Bayer``: :math:`A(x)_p = x_{c(p) p}`, one colour a pixel, in a pattern of 2 x 2 pixels (Bayer, US patent 3971065, 1976).
-- ``WhiteBalance``: :math:`A(x)_{cp} = g_c x_{cp}`; ``Exposure`` adds an offset :math:`b_c`.
-- ``Gamma``, ``Clip`` and ``Quantise``: see the classes.
+- ``Greyscale``: :math:`A(x)_p = \sum_c w_c x_{cp}`, with the luma weights of ITU-R BT.601 (0.299, 0.587, 0.114) or BT.709
+  (0.2126, 0.7152, 0.0722).
+- ``Exposure``: :math:`A(x)_{cp} = g_c x_{cp} + b_c`; ``WhiteBalance`` is its linear part.
+- ``Gamma``: :math:`A(x) = x^\gamma`, see the class.
+
+s stops more of exposure multiply linear light by :math:`2^s`. A coded value above the toe of the curve (IEC 61966-2-1), 0.04045,
+stands for :math:`((x + 0.055) / 1.055)^{2.4}`, so it becomes :math:`g x + 0.055 (g - 1)` with :math:`g = 2^{s / 2.4}`. That is
+affine, and ``expose`` makes it. A is not clamped where it leaves [0, 1], although a photo is: put ``clip`` after it where that
+matters.
+
+A number may also be a tensor with a graph; A(x) is then differentiable in it.
 """
 
-import math
 from collections.abc import Sequence
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from degradations._pixelwise import HALF_LEVEL, check_adjoint, luma_shape, numbers, saved
+from degradations._rows import one_by_one
 from pulse_framework.interfaces import Degradation, LinearDegradation
 
-__all__ = ["Bayer", "Clip", "Exposure", "Gamma", "Greyscale", "Quantise", "WhiteBalance"]
+__all__ = ["Exposure", "Gamma", "Greyscale", "WhiteBalance", "expose"]
 
-_HALF_LEVEL = 0.5 / 255
-"""Half of an 8-bit level, in image units."""
-
-LUMA = {"rec601": (0.299, 0.587, 0.114), "rec709": (0.2126, 0.7152, 0.0722)}
+LUMA = {"bt601": (0.299, 0.587, 0.114), "bt709": (0.2126, 0.7152, 0.0722)}
 """Weights of red, green and blue."""
+
+Numbers = float | Sequence[float] | Tensor
+"""One number or one for each channel: plain, or a float tensor of shape () or (C,)."""
 
 
 class Greyscale(LinearDegradation):
     """Luma: (3, H, W) to (1, H, W).
 
     Args:
-        weights: ``rec601`` or ``rec709``.
+        weights: ``bt601``, as Pillow and JPEG have it, or ``bt709``.
 
     Attributes:
         gap: Half of an 8-bit level, in image units.
@@ -40,12 +47,12 @@ class Greyscale(LinearDegradation):
         ValueError: There are no such weights.
     """
 
-    gap = _HALF_LEVEL
+    gap = HALF_LEVEL
 
-    def __init__(self, weights: str = "rec601") -> None:
+    def __init__(self, weights: str = "bt601") -> None:
         super().__init__()
         if weights not in LUMA:
-            raise ValueError(f"Greyscale weights: expected one of {', '.join(LUMA)}, got {weights!r}")
+            raise ValueError(f"Greyscale weights: expected one of {', '.join(LUMA)}, got {weights!r}; choose one")
         self.weights = weights
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
@@ -54,7 +61,7 @@ class Greyscale(LinearDegradation):
         Raises:
             ValueError: The images are not RGB.
         """
-        return _one_channel(self, image_shape)
+        return luma_shape(self, image_shape)
 
     def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 1 H W"]:
         """The weighted sum of the channels.
@@ -62,13 +69,13 @@ class Greyscale(LinearDegradation):
         Raises:
             ValueError: The images are not RGB.
         """
-        _one_channel(self, tuple(x.shape[1:]))
+        luma_shape(self, tuple(x.shape[1:]))
         red, green, blue = LUMA[self.weights]
         return red * x[:, :1] + green * x[:, 1:2] + blue * x[:, 2:]
 
     def measure(self, x: Float[Tensor, "N 3 H W"], rng: torch.Generator) -> Float[Tensor, "N 1 H W"]:
         """A(x) clamped to [0, 1] and rounded to 8 bits; nothing is drawn from ``rng``."""
-        return _saved(self(x))
+        return saved(self(x))
 
     def adjoint(self, y: Float[Tensor, "N 1 H W"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N 3 H W"]:
         """``y`` times the weight, in each channel.
@@ -76,89 +83,35 @@ class Greyscale(LinearDegradation):
         Raises:
             ValueError: y is not of the measurement shape of such images.
         """
-        _check_adjoint(self, y, image_shape)
+        check_adjoint(self, y, image_shape)
         return torch.cat([weight * y for weight in LUMA[self.weights]], 1)
 
-
-class Bayer(LinearDegradation):
-    """A sensor behind colour filters: (3, H, W) to (1, H, W).
-
-    Args:
-        pattern: Colours of the first two pixels of the first row, then of the second: ``RGGB``, ``BGGR``, ``GRBG`` or ``GBRG``.
-
-    Attributes:
-        gap: Half of an 8-bit level, in image units.
-
-    Raises:
-        ValueError: There is no such pattern.
-    """
-
-    gap = _HALF_LEVEL
-
-    def __init__(self, pattern: str = "RGGB") -> None:
-        super().__init__()
-        if pattern not in ("RGGB", "BGGR", "GRBG", "GBRG"):
-            raise ValueError(f"Bayer pattern: expected one of RGGB, BGGR, GRBG, GBRG, got {pattern!r}")
-        self.pattern = pattern
-
-    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """(1, H, W).
-
-        Raises:
-            ValueError: The images are not RGB.
-        """
-        return _one_channel(self, image_shape)
-
-    def forward(self, x: Float[Tensor, "N 3 H W"]) -> Float[Tensor, "N 1 H W"]:
-        """The colour that each pixel's filter lets through.
-
-        Raises:
-            ValueError: The images are not RGB.
-        """
-        _one_channel(self, tuple(x.shape[1:]))
-        return (x * self._filters(x)).sum(1, keepdim=True)
-
-    def measure(self, x: Float[Tensor, "N 3 H W"], rng: torch.Generator) -> Float[Tensor, "N 1 H W"]:
-        """A(x) clamped to [0, 1] and rounded to 8 bits; nothing is drawn from ``rng``."""
-        return _saved(self(x))
-
-    def adjoint(self, y: Float[Tensor, "N 1 H W"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N 3 H W"]:
-        """``y`` in the channel of each pixel's filter, zero in the others.
-
-        Raises:
-            ValueError: y is not of the measurement shape of such images.
-        """
-        _check_adjoint(self, y, image_shape)
-        return y * self._filters(y)
-
-    def _filters(self, like: Tensor) -> Tensor:
-        """1 where a filter lets a channel through, (3, H, W)."""
-        height, width = like.shape[-2:]
-        tile = torch.tensor([[float(colour == own) for own in self.pattern] for colour in "RGB"]).to(like).reshape(3, 2, 2)
-        return tile.repeat(1, -(-height // 2), -(-width // 2))[:, :height, :width]
+    def extra_repr(self) -> str:
+        """The weights."""
+        return f"weights={self.weights}"
 
 
 class Exposure(Degradation):
-    """Gain and offset, ``gain * x + offset``: exposure, colour casts, haze; affine.
+    """Gain and offset, ``gain * x + offset``: exposure, colour casts, haze; affine on coded values.
 
     Args:
-        gain: One number, or one for each channel.
-        offset: The same, in image units.
+        gain: Above 0; one number, or one for each channel.
+        offset: The same, in image units, of any sign.
 
     Attributes:
         gap: Half of an 8-bit level, in image units.
 
     Raises:
-        ValueError: A number is not finite, or a gain is 0.
+        TypeError: A parameter is neither numbers nor a tensor of shape () or (C,).
+        ValueError: A number is not finite, or a gain is not above 0.
     """
 
-    gap = _HALF_LEVEL
+    gap = HALF_LEVEL
 
-    def __init__(self, gain: float | Sequence[float] = 1.0, offset: float | Sequence[float] = 0.0) -> None:
+    def __init__(self, gain: Numbers = 1.0, offset: Numbers = 0.0) -> None:
         super().__init__()
-        self.gain, self.offset = _numbers(gain), _numbers(offset)
-        if not all(map(math.isfinite, (*self.gain, *self.offset))) or 0 in self.gain:
-            raise ValueError(f"Exposure: expected finite numbers and gains that are not 0, got {gain} and {offset}")
+        name = type(self).__name__
+        self.gain, self.offset = numbers(f"{name} gain", gain, above=0), numbers(f"{name} offset", offset)
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The image's own shape.
@@ -168,7 +121,8 @@ class Exposure(Degradation):
         """
         for name, values in (("gain", self.gain), ("offset", self.offset)):
             if len(values) not in (1, image_shape[0]):
-                raise ValueError(f"{type(self).__name__} {name}: expected 1 number or {image_shape[0]}, got {len(values)}")
+                where = f"{type(self).__name__} {name}"
+                raise ValueError(f"{where}: expected 1 number or {image_shape[0]}, one for each channel, got {len(values)}")
         return image_shape
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
@@ -178,35 +132,60 @@ class Exposure(Degradation):
             ValueError: The numbers are for another number of channels.
         """
         self.measurement_shape((x.shape[1], x.shape[2], x.shape[3]))
-        gain, offset = (torch.tensor(v, dtype=x.dtype, device=x.device)[:, None, None] for v in (self.gain, self.offset))
-        return gain * x + offset
+        return self._times_gain(x) + self.offset.to(x)[:, None, None]
 
     def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N C H W"]:
         """A(x) clamped to [0, 1] and rounded to 8 bits; nothing is drawn from ``rng``."""
-        return _saved(self(x))
+        return saved(self(x))
+
+    def extra_repr(self) -> str:
+        """Gain and offset."""
+        return f"gain={self.gain.tolist()}, offset={self.offset.tolist()}"
+
+    def _times_gain(self, x: Tensor) -> Tensor:
+        return self.gain.to(x)[:, None, None] * x
+
+
+def expose(stops: float | Tensor) -> Exposure:
+    """Exposure by so many stops, each of which doubles linear light; see above. Values below the toe follow the same line.
+
+    Args:
+        stops: A number, or a float tensor of shape (); negative is darker.
+
+    Raises:
+        TypeError: ``stops`` is neither.
+        ValueError: It is not finite.
+    """
+    gain = torch.exp2(_one("expose stops", stops) / 2.4)
+    return Exposure(gain, 0.055 * (gain - 1))
 
 
 class WhiteBalance(Exposure, LinearDegradation):
     """Gain alone, which is linear.
 
     Args:
-        gain: One number, or one for each channel.
+        gain: Above 0; one number, or one for each channel.
 
     Raises:
-        ValueError: A gain is 0 or not finite.
+        TypeError: The gain is neither numbers nor a tensor of shape () or (C,).
+        ValueError: A number is not finite or not above 0.
     """
 
-    def __init__(self, gain: float | Sequence[float]) -> None:
+    def __init__(self, gain: Numbers) -> None:
         super().__init__(gain)
 
     def adjoint(self, y: Float[Tensor, "N C H W"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
         """A itself.
 
         Raises:
-            ValueError: y is not of this image shape.
+            ValueError: y is not of this image shape, or the numbers are for another number of channels.
         """
-        _check_adjoint(self, y, image_shape)
-        return self(y)
+        check_adjoint(self, y, image_shape)
+        return self._times_gain(y)
+
+    def extra_repr(self) -> str:
+        """The gain."""
+        return f"gain={self.gain.tolist()}"
 
 
 class Gamma(Degradation):
@@ -217,23 +196,25 @@ class Gamma(Degradation):
     :math:`u = \gamma^{1 / (1 - \gamma)}`.
 
     Args:
-        gamma: Positive; below 1 brightens.
+        gamma: Above 0; below 1 brightens. A number, or a float tensor of shape ().
         toe: t, in image units, in (0, 1).
 
     Attributes:
         gap: Half of an 8-bit level and that difference, in image units.
 
     Raises:
-        ValueError: ``gamma`` is not positive and finite, or ``toe`` not in (0, 1).
+        TypeError: ``gamma`` is neither a number nor a tensor of shape ().
+        ValueError: ``gamma`` is not finite and above 0, or ``toe`` not in (0, 1).
     """
 
-    def __init__(self, gamma: float, toe: float = 1e-3) -> None:
+    def __init__(self, gamma: float | Tensor, toe: float = 1e-3) -> None:
         super().__init__()
-        if not (gamma > 0 and math.isfinite(gamma)) or not 0 < toe < 1:
-            raise ValueError(f"Gamma: expected a positive gamma and a toe in (0, 1), got {gamma} and {toe}")
-        self.gamma, self.toe = gamma, toe
-        u = 0.0 if gamma == 1 else gamma ** (1 / (1 - gamma))
-        self.gap = _HALF_LEVEL + toe**gamma * abs(u**gamma - u)
+        self.gamma, self.toe = _one("Gamma gamma", gamma, above=0), toe
+        if not 0 < toe < 1:
+            raise ValueError(f"Gamma toe: expected a number in (0, 1), got {toe}; 0.001 is a quarter of an 8-bit level")
+        power = self.gamma.item()
+        u = 0.0 if power == 1 else power ** (1 / (1 - power))
+        self.gap = HALF_LEVEL + toe**power * abs(u**power - u)
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
         """The image's own shape."""
@@ -241,109 +222,21 @@ class Gamma(Degradation):
 
     def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
         """A(x)."""
-        return torch.where(x > self.toe, x.clamp(min=self.toe) ** self.gamma, x * self.toe ** (self.gamma - 1))
+        gamma, toe = self.gamma.to(x), self.toe
+        return one_by_one(lambda image: torch.where(image > toe, image.clamp(min=toe) ** gamma, image * toe ** (gamma - 1)), x)
 
     def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N C H W"]:
         """The power of x clamped to [0, 1], rounded to 8 bits; nothing is drawn from ``rng``."""
-        return _saved(x.clamp(0, 1) ** self.gamma)
+        return saved(one_by_one(lambda image: image.clamp(0, 1) ** self.gamma.to(image), x))
+
+    def extra_repr(self) -> str:
+        """Gamma and the toe."""
+        return f"gamma={self.gamma.item()}, toe={self.toe}"
 
 
-class Clip(Degradation):
-    """Saturation: A(x) is x clamped to [low, high]. Its derivative is true, 0 where x is clamped.
-
-    Args:
-        low: In image units.
-        high: In image units, above ``low``.
-
-    Attributes:
-        gap: Half of an 8-bit level, in image units.
-
-    Raises:
-        ValueError: Not 0 <= low < high <= 1.
-    """
-
-    gap = _HALF_LEVEL
-
-    def __init__(self, low: float = 0.0, high: float = 1.0) -> None:
-        super().__init__()
-        if not 0 <= low < high <= 1:
-            raise ValueError(f"Clip: expected 0 <= low < high <= 1, got {low} and {high}")
-        self.low, self.high = low, high
-
-    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The image's own shape."""
-        return image_shape
-
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        """A(x)."""
-        return x.clamp(self.low, self.high)
-
-    def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N C H W"]:
-        """A(x) rounded to 8 bits; nothing is drawn from ``rng``."""
-        return _saved(self(x))
-
-
-class Quantise(LinearDegradation):
-    r"""Rounding to :math:`2^n` levels, with the straight-through surrogate (Bengio et al., 2013, arXiv:1308.3432).
-
-    A is the identity, whose gradient stands for that of the rounding; ``measure`` rounds. ``gap`` is what lies between.
-
-    Args:
-        bits: n, from 1 to 16.
-
-    Attributes:
-        gap: Half a level, :math:`1 / (2 (2^n - 1))`, in image units.
-
-    Raises:
-        ValueError: ``bits`` is not from 1 to 16.
-    """
-
-    def __init__(self, bits: int) -> None:
-        super().__init__()
-        if not 1 <= bits <= 16:
-            raise ValueError(f"Quantise bits: expected 1 to 16, got {bits}")
-        self.bits, self.gap = bits, 0.5 / (2**bits - 1)
-
-    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, int, int]:
-        """The image's own shape."""
-        return image_shape
-
-    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        """The images themselves."""
-        return x
-
-    def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N C H W"]:
-        """Clamped to [0, 1] and rounded to the levels; nothing is drawn from ``rng``."""
-        steps = 2**self.bits - 1
-        return (x.clamp(0, 1) * steps).round() / steps
-
-    def adjoint(self, y: Float[Tensor, "N C H W"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
-        """``y`` itself.
-
-        Raises:
-            ValueError: y is not of this image shape.
-        """
-        _check_adjoint(self, y, image_shape)
-        return y
-
-
-def _saved(y: Tensor) -> Tensor:
-    return (y.clamp(0, 1) * 255).round() / 255
-
-
-def _numbers(values: float | Sequence[float]) -> tuple[float, ...]:
-    return (float(values),) if isinstance(values, int | float) else tuple(map(float, values))
-
-
-def _one_channel(operator: Degradation, image_shape: tuple[int, ...]) -> tuple[int, int, int]:
-    channels, height, width = image_shape
-    if channels != 3:
-        raise ValueError(f"{type(operator).__name__}: expected RGB images, of 3 channels, got {channels}; use a colour generator")
-    return 1, height, width
-
-
-def _check_adjoint(operator: Degradation, y: Tensor, image_shape: tuple[int, int, int]) -> None:
-    expected = operator.measurement_shape(image_shape)
-    if tuple(y.shape[1:]) != tuple(expected):
-        name = type(operator).__name__
-        raise ValueError(f"{name} adjoint: expected y of shape (N, *{expected}), got {tuple(y.shape)}; check image_shape")
+def _one(where: str, value: float | Tensor, above: float = -float("inf")) -> Tensor:
+    """A parameter that is a single number, of shape ()."""
+    vector = numbers(where, value, above)
+    if len(vector) != 1:
+        raise TypeError(f"{where}: expected one number, got {len(vector)}; they are the same for all channels")
+    return vector[0]

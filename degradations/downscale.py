@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from degradations._resampling import LIBRARIES, matrix, samples
+from degradations._resampling import LIBRARIES, matrix, rational, samples
 from pulse_framework.interfaces import LinearDegradation
 
 __all__ = ["Downscale"]
@@ -52,7 +52,7 @@ class Downscale(LinearDegradation):
         sigma: float = 0.5,
     ) -> None:
         super().__init__()
-        self.factor = _rational(factor)
+        self.factor = rational("Downscale", factor)
         if library not in LIBRARIES:
             raise ValueError(f"Downscale library: expected one of {', '.join(LIBRARIES)}, got {library!r}")
         known = LIBRARIES[library].kernels
@@ -138,17 +138,3 @@ def _matrix(side: int, how: tuple[Fraction, str, str, float | None, float], dtyp
     made = matrix(side, factor, kernel, library, a, sigma)
     with torch.inference_mode(False):  # the cached tensor must serve autograd, whoever asks first
         return torch.from_numpy(made).to(device=device, dtype=dtype)
-
-
-def _rational(factor: int | float | str | Fraction) -> Fraction:
-    """The factor as an exact fraction of at least 1."""
-    advice = 'give an integer, a float or text such as "32/5"'
-    if isinstance(factor, bool) or not isinstance(factor, int | float | str | Fraction):
-        raise TypeError(f"Downscale factor: expected a number of at least 1, got {type(factor).__name__}; {advice}")
-    try:
-        value = Fraction(factor)
-    except (ValueError, OverflowError, ZeroDivisionError) as error:
-        raise ValueError(f"Downscale factor: expected a finite number of at least 1, got {factor!r}; {advice}") from error
-    if value < 1:
-        raise ValueError(f"Downscale factor: expected at least 1 (1 keeps the size), got {factor!r}; to enlarge is not its work")
-    return value.limit_denominator(1000) if isinstance(factor, float) else value

@@ -11,8 +11,10 @@ The rounding :math:`\lfloor c \rceil` is a surrogate:
 - ``straight_through``: truly rounded, with the derivative of the identity. All other roundings and clamps of libjpeg are made
   too, so A is the codec but for a few coefficients on ties; its derivative is that of the codec without any rounding (Bengio
   et al., arXiv:1308.3432).
-- ``cubic``: :math:`r + (c - r)^3` with the nearest integer r (Shin & Song, NeurIPS workshop 2017); the derivative is its own, and
-  nearly 0 for coefficients near an integer, such as the many small ones. Nothing else is rounded or clamped.
+- ``leaky_cubic``: the same, with the derivative :math:`0.2 + 2.4 (c - r)^2`, r being the nearest integer, for that of rounding a
+  coefficient (Poirier-Ginter & Lalonde, CVPR 2023, arXiv:2302.06733).
+- ``cubic``: :math:`r + (c - r)^3` (Shin & Song, NeurIPS workshop 2017); the derivative is its own, and nearly 0 for coefficients
+  near an integer, such as the many small ones. Nothing else is rounded or clamped.
 
 The tables are those of ITU-T T.81, Annex K.1; edges, chroma samples and ties are libjpeg's (jcprepct.c, jcsample.c, jdsample.c).
 """
@@ -28,11 +30,11 @@ from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
+from degradations._surrogates import ROUNDINGS, straight_through
 from pulse_framework.interfaces import Degradation
 
 __all__ = ["JPEG", "quantisation"]
 
-ROUNDINGS = ("straight_through", "cubic")
 SUBSAMPLINGS = ("4:4:4", "4:2:0")
 _LUMA = (
     "16 11 10 16 24 40 51 61 12 12 14 19 26 58 60 55 14 13 16 24 40 57 69 56 14 17 22 29 51 87 80 62 "
@@ -67,10 +69,10 @@ class JPEG(Degradation):
     Args:
         quality: From 1 to 100.
         subsampling: ``4:4:4`` or ``4:2:0``, of chroma.
-        rounding: ``straight_through`` or ``cubic``, see above.
+        rounding: ``straight_through``, ``leaky_cubic`` or ``cubic``, see above.
 
     Attributes:
-        gap: In image units, from s, the root mean square of the tables' steps as errors of RGB levels. ``straight_through``: a
+        gap: In image units, from s, the root mean square of the tables' steps as errors of RGB levels. Truly rounded: a
             level, and one coefficient in 1024 that falls to the other side of a tie, s / 32. ``cubic``: one and a half levels,
             and twice the expected error of residues c - r that are uniform, :math:`s / (8 \sqrt 7)`. Noisy and smooth images of
             16x16 and more stay below at qualities from 5 to 95; it is no bound for every conceivable image.
@@ -135,7 +137,7 @@ class JPEG(Degradation):
 
     @property
     def _exact(self) -> bool:
-        return self.rounding == "straight_through"
+        return self.rounding != "cubic"
 
     def _decoded(self, levels: Tensor) -> Tensor:
         """Levels of one image, encoded and decoded."""
@@ -170,19 +172,19 @@ class JPEG(Degradation):
     def _round(self, c: Tensor) -> Tensor:
         """The surrogate of rounding; ties go away from 0."""
         nearest = c.detach().sign() * (c.detach().abs() + 0.5 + _TIE).floor()
-        return _straight(nearest, c) if self._exact else nearest + (c - nearest) ** 3
+        return ROUNDINGS[self.rounding](nearest, c)
 
     def _fixed(self, c: Tensor, scale: float) -> Tensor:
         """Rounded to multiples of 1 / scale, as libjpeg's integer transform (jfdctint.c, jidctint.c) does after a pass."""
-        return _straight((c.detach() * scale + 0.5 + _PASS_TIE).floor() / scale, c) if self._exact else c
+        return straight_through((c.detach() * scale + 0.5 + _PASS_TIE).floor() / scale, c) if self._exact else c
 
     def _whole(self, levels: Tensor, tie: float = _TIE) -> Tensor:
         """Rounded with the derivative 1, ties by ``tie``; unless roundings other than of coefficients are left out."""
-        return _straight((levels.detach() + 0.5 + tie).floor(), levels) if self._exact else levels
+        return straight_through((levels.detach() + 0.5 + tie).floor(), levels) if self._exact else levels
 
     def _byte(self, levels: Tensor, tie: float = _TIE) -> Tensor:
         """The same, clamped to 0..255 with the derivative 1."""
-        return _straight(self._whole(levels, tie).detach().clamp(0, 255), levels) if self._exact else levels
+        return straight_through(self._whole(levels, tie).detach().clamp(0, 255), levels) if self._exact else levels
 
     def _halved(self, chroma: Tensor) -> Tensor:
         """Means of 2x2; columns repeated before the mean to fill blocks, rows after it. Ties alternate from column to column."""
@@ -191,7 +193,7 @@ class JPEG(Degradation):
         if not self._exact:
             return means
         bias = torch.tensor([1.0, 2.0], dtype=means.dtype, device=means.device).repeat(means.shape[3] // 2) / 4
-        return _straight((means.detach() + bias).floor(), means)
+        return straight_through((means.detach() + bias).floor(), means)
 
     def _enlarged(self, chroma: Tensor) -> Tensor:
         """Twice the size by the triangle filter; by repetition where libjpeg finds the rows too short."""
@@ -202,7 +204,7 @@ class JPEG(Degradation):
         if not self._exact:
             return wide
         bias = torch.tensor([8.0, 7.0], dtype=wide.dtype, device=wide.device).repeat(chroma.shape[3]) / 16
-        return _straight((wide.detach() + bias).floor(), wide)
+        return straight_through((wide.detach() + bias).floor(), wide)
 
 
 def _step(luma: tuple[int, ...], chroma: tuple[int, ...]) -> float:
@@ -210,11 +212,6 @@ def _step(luma: tuple[int, ...], chroma: tuple[int, ...]) -> float:
     squares = [sum(step**2 for step in table) / 64 for table in (luma, chroma, chroma)]
     weights = [sum((row[i] / 65536) ** 2 for row in _TO_RGB) / 3 for i in range(3)]
     return math.sqrt(sum(weight * square for weight, square in zip(weights, squares, strict=True)))
-
-
-def _straight(value: Tensor, x: Tensor) -> Tensor:
-    """``value`` to the bit, with the derivative of x."""
-    return value + (x - x.detach())
 
 
 def _padded(plane: Tensor, rows: int, columns: int) -> Tensor:

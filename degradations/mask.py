@@ -3,6 +3,7 @@ r"""Masks: only some of the pixels are observed, :math:`A(x) = m \odot x` with m
 The measurement keeps the image's shape and is 0 (black) where nothing was observed; a photo with a hole has to be black there.
 :math:`A = A^\top = A^2`. Strokes are those of inpainting in Poirier-Ginter and Lalonde, "Robust Unsupervised StyleGAN Image
 Restoration", CVPR 2023, arXiv:2302.06733: straight lines of 0.08 of the side with round ends, which lie in the outer thirds.
+Theirs have soft edges, ours are 0 or 1.
 """
 
 from collections.abc import Callable
@@ -31,7 +32,7 @@ class Mask(LinearDegradation):
         gap: Half of an 8-bit level, in image units.
 
     Raises:
-        ValueError: m is not a matrix of 0 and 1.
+        ValueError: m is not a matrix of 0 and 1, or nothing is observed.
     """
 
     gap = 0.5 / 255
@@ -80,6 +81,16 @@ class Mask(LinearDegradation):
             raise ValueError(f"Mask adjoint: expected y of shape (N, *{image_shape}), got {tuple(y.shape)}; check image_shape")
         return self(y)
 
+    def keep_known(self, x: Float[Tensor, "N C H W"], y: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
+        r"""The answers x with what is known put back, :math:`m \odot y + (1 - m) \odot x`, bit for bit on either side.
+
+        Raises:
+            ValueError: x and y are of different shapes, or there is no mask for this size.
+        """
+        if x.shape != y.shape:
+            raise ValueError(f"Mask keep_known: expected y of the shape of x, {tuple(x.shape)}, got {tuple(y.shape)}; resize it")
+        return torch.where(_made(self._recipe, *x.shape[-2:]).to(x.device) > 0, y, x)
+
     def extra_repr(self) -> str:
         """What the mask is made from."""
         return str(self._recipe)
@@ -104,29 +115,18 @@ def box(
     Raises:
         ValueError: Neither or both are given, or they are no rectangle.
     """
-    given = (top, left, height, width)
-    if fraction is not None and given == (None,) * 4:
-        _in_unit("box fraction", fraction)
-        return Mask(_Centre(fraction, hidden=True))
-    if fraction is None and None not in given:
-        assert top is not None
-        assert left is not None
-        assert height is not None
-        assert width is not None
-        if min(top, left) < 0 or min(height, width) < 1:
-            raise ValueError(f"box: expected top and left of at least 0, height and width of at least 1, got {given}")
-        return Mask(_Box(top, left, height, width))
-    raise ValueError(f"box: expected either fraction or all of top, left, height, width, got {fraction} and {given}")
+    return Mask(_rectangle("box", fraction, (top, left, height, width), hidden=True))
 
 
-def uncrop(fraction: float = 0.5) -> Mask:
-    """Only a centred rectangle is observed, with so much of each side, rounded to pixels.
-
-    Raises:
-        ValueError: ``fraction`` is not in (0, 1].
-    """
-    _in_unit("uncrop fraction", fraction)
-    return Mask(_Centre(fraction, hidden=False))
+def uncrop(
+    fraction: float | None = None,
+    top: int | None = None,
+    left: int | None = None,
+    height: int | None = None,
+    width: int | None = None,
+) -> Mask:
+    """Only a rectangle is observed, and the search invents what is around it. Arguments and errors are those of ``box``."""
+    return Mask(_rectangle("uncrop", fraction, (top, left, height, width), hidden=False))
 
 
 def random(observed: float = 0.5, seed: int = 0) -> Mask:
@@ -135,8 +135,7 @@ def random(observed: float = 0.5, seed: int = 0) -> Mask:
     Raises:
         ValueError: ``observed`` is not in (0, 1].
     """
-    _in_unit("random observed", observed)
-    return Mask(_Random(observed, seed))
+    return Mask(_Random(_in_unit("random observed", observed), seed))
 
 
 def strokes(count: int = 9, width: float = 0.08, seed: int = 0) -> Mask:
@@ -151,18 +150,22 @@ def strokes(count: int = 9, width: float = 0.08, seed: int = 0) -> Mask:
         ValueError: ``count`` is below 1, or ``width`` not in (0, 1].
     """
     if count < 1:
-        raise ValueError(f"strokes count: expected at least 1, got {count}")
-    _in_unit("strokes width", width)
-    return Mask(_Strokes(count, width, seed))
+        raise ValueError(f"strokes count: expected at least 1, got {count}; degradations.identity hides nothing")
+    return Mask(_Strokes(count, _in_unit("strokes width", width), seed))
 
 
-def load(path: str | Path) -> Mask:
+def load(path: str | Path, invert: bool = False) -> Mask:
     """The mask of a picture of the size of the images: observed where it is lighter than middle grey.
+
+    Args:
+        path: Of the picture.
+        invert: Observed where it is darker, as many programs draw masks.
 
     Raises:
         ValueError: The picture cannot be read.
     """
-    return Mask((read_image(path).mean(0) > 0.5).float())
+    light = read_image(path).mean(0) > 0.5
+    return Mask((~light if invert else light).float())
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,6 +190,7 @@ class _Box:
     left: int
     height: int
     width: int
+    hidden: bool
 
     def __call__(self, height: int, width: int) -> Tensor:
         bottom, right = self.top + self.height, self.left + self.width
@@ -195,8 +199,8 @@ class _Box:
                 f"Mask: expected the box to lie inside of images of {height} x {width}, got one that reaches row {bottom} and"
                 f" column {right}; move or shrink it"
             )
-        observed = torch.ones(height, width)
-        observed[self.top : bottom, self.left : right] = 0
+        observed = torch.full((height, width), float(self.hidden))
+        observed[self.top : bottom, self.left : right] = 1 - float(self.hidden)
         return observed
 
 
@@ -207,8 +211,7 @@ class _Centre:
 
     def __call__(self, height: int, width: int) -> Tensor:
         h, w = (max(1, round(self.fraction * side)) for side in (height, width))
-        hidden = 1 - _Box((height - h) // 2, (width - w) // 2, h, w)(height, width)
-        return 1 - hidden if self.hidden else hidden
+        return _Box((height - h) // 2, (width - w) // 2, h, w, self.hidden)(height, width)
 
 
 @dataclass(frozen=True)
@@ -255,9 +258,27 @@ def _checked(observed: Tensor) -> Tensor:
             f"Mask: expected a matrix (H, W) of 0 (hidden) and 1 (observed), got {observed.dtype} of shape"
             f" {tuple(observed.shape)}; compare it with a threshold"
         )
+    if not bool(observed.any()):
+        raise ValueError(f"Mask: expected at least one observed pixel of {tuple(observed.shape)}, got none; hide less")
     return observed.detach().to("cpu", torch.float32, copy=True)
 
 
-def _in_unit(where: str, value: float) -> None:
+def _rectangle(where: str, fraction: float | None, given: tuple[int | None, ...], hidden: bool) -> _Centre | _Box:
+    """The recipe of a rectangle, centred or of a given (top, left, height, width)."""
+    sides = [side for side in given if side is not None]
+    if fraction is not None and not sides:
+        return _Centre(_in_unit(f"{where} fraction", fraction), hidden)
+    if fraction is not None or len(sides) < len(given):
+        raise ValueError(f"{where}: expected either fraction or all of top, left, height, width, got {fraction} and {given}")
+    top, left, height, width = sides
+    if min(top, left) < 0 or min(height, width) < 1:
+        raise ValueError(
+            f"{where}: expected top and left of at least 0, height and width of at least 1, got {given}; correct them"
+        )
+    return _Box(top, left, height, width, hidden)
+
+
+def _in_unit(where: str, value: float) -> float:
     if not 0 < value <= 1:
-        raise ValueError(f"{where}: expected a fraction in (0, 1], got {value}")
+        raise ValueError(f"{where}: expected a fraction in (0, 1], got {value}; correct it")
+    return value

@@ -73,6 +73,7 @@ def extra(tmp_path):
     torch.save({name: tensor.float() for name, tensor in biggan.weights().items()}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(biggan.CONFIG))
     np.save(tmp_path / "matrix.npy", np.ones((2, 12)))
+    Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
     return {
         "generator/biggan": [f"generator.path='{tmp_path}'"],
         "generator/diffusers_decoder": [f"generator.path='{tmp_path / 'vae'}'", "generator.side=4"],
@@ -89,6 +90,8 @@ def extra(tmp_path):
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
         "degradation/bicubic": ["degradation.factor=8"],
         "degradation/downscale": ["degradation.factor=8"],
+        "degradation/downscale_kernel": [f"degradation.path='{tmp_path / 'matrix.npy'}'", "degradation.factor=8"],
+        "degradation/mask_file": [f"degradation.path='{tmp_path / 'mask.png'}'"],
         "degradation/psf": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
         "degradation/varying_blur": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
         "degradation/matrix": [f"degradation.path='{tmp_path / 'matrix.npy'}'"],
