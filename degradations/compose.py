@@ -14,6 +14,7 @@ from torch.nn import functional
 
 from degradations.resize import Fit
 from pulse_framework.interfaces import Degradation, LinearDegradation
+from pulse_framework.latents import Latents
 
 __all__ = ["Compose", "LinearCompose", "compose"]
 
@@ -29,7 +30,7 @@ class Compose(Degradation):
 
     Raises:
         TypeError: A part is not a degradation.
-        ValueError: There are no parts.
+        ValueError: There are no parts, or unknown parameters of two have the same name.
     """
 
     def __init__(self, parts: Iterable[Degradation], gap: float | None = None) -> None:
@@ -38,6 +39,10 @@ class Compose(Degradation):
         chain = cast("list[Degradation]", list(self.parts))
         self.gap = sum(part.gap for part in chain) if gap is None else gap
         self.surrogate = any(part.surrogate for part in chain)
+        self.blocks = tuple(block for part in chain for block in part.blocks)
+        names = [block.name for block in self.blocks]
+        if len(set(names)) < len(names):
+            raise ValueError(f"compose: expected unknown parameters of different names, got {names}; give the parts a name")
 
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
         """Shape after the last part.
@@ -75,6 +80,23 @@ class Compose(Degradation):
         for part in self._chain((x.shape[1], x.shape[2], x.shape[3])):
             x = part.measure(x, rng)
         return x
+
+    def given(self, latents: Latents) -> Degradation:
+        """The chain of the parts with their unknown parameters given."""
+        if not self.blocks:
+            return self
+        parts = cast("list[Degradation]", list(self.parts))
+        return compose([part.given({block.name: latents[block.name] for block in part.blocks}) for part in parts], self.gap)
+
+    def unknowns(self, latents: Latents) -> dict[str, Float[Tensor, "N *value"]]:
+        """Those of all parts."""
+        found = [part.unknowns(latents) for part in cast("list[Degradation]", list(self.parts))]
+        return {name: value for part in found for name, value in part.items()}
+
+    def errors(self, latents: Latents) -> dict[str, Float[Tensor, " N"]]:
+        """Those of all parts."""
+        found = [part.errors(latents) for part in cast("list[Degradation]", list(self.parts))]
+        return {name: value for part in found for name, value in part.items()}
 
     def _chain(self, image_shape: tuple[int, int, int]) -> list[Degradation]:
         """The parts as they act on images of this shape."""

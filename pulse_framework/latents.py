@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 __all__ = [
+    "UNKNOWN",
     "Distribution",
     "LatentBlock",
     "Latents",
@@ -27,6 +28,9 @@ __all__ = [
     "check_latents",
     "space",
 ]
+
+UNKNOWN = "degradation."
+"""What the names of blocks begin with that are unknown parameters of a degradation; no image depends on them."""
 
 Latents = Mapping[str, Tensor]
 """Block name to tensor of shape (N, *block.shape)."""

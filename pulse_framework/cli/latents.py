@@ -16,7 +16,7 @@ from pulse_framework.grid import grid
 from pulse_framework.images import write_png
 from pulse_framework.interfaces import Generator as GeneratorInterface
 from pulse_framework.interfaces import LatentPrior
-from pulse_framework.latents import check_latents, space
+from pulse_framework.latents import UNKNOWN, check_latents, space
 from pulse_framework.runtime import write_latents
 from pulse_framework.search import draw, stream
 from pulse_framework.search.phases import searched_blocks
@@ -74,7 +74,10 @@ def render(
         double = any(value.dtype is torch.float64 for latents, _ in read for value in latents.values())
         dtype = torch.float64 if double else torch.float32
         made = made.to(dtype)
-        inputs = [{block: value[None].to(where, dtype) for block, value in latents.items()} for latents, _ in read]
+        inputs = [
+            {block: value[None].to(where, dtype) for block, value in latents.items() if not block.startswith(UNKNOWN)}
+            for latents, _ in read
+        ]
         for path, latents in zip(paths, inputs, strict=True):
             try:
                 check_latents(made.blocks, latents)

@@ -130,7 +130,7 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         generator = build_as(Generator, config.generator, allow)
         operators = operators_for(config, data.sources, generator.image_shape, allow)
         rejected += operators.rejected
-        plan.check(generator)
+        plan.check(generator, operators.made.values())
         for operator in operators.made.values():
             plan.engine(generator, operator)
             if keep_known and known_pixels(operator, generator.image_shape, keep_known) is None:

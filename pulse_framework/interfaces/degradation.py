@@ -6,6 +6,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pulse_framework.latents import LatentBlock, Latents
+
 __all__ = ["Degradation", "LinearDegradation"]
 
 
@@ -19,10 +21,13 @@ class Degradation(nn.Module, ABC):
         gap: Largest root mean square difference between ``A(x)`` and ``measure(x)``, in image units, over images whose A(x)
             stays inside [0, 1]. A contract test holds the plug-in to it.
         surrogate: Whether the derivative of A is a stand-in, since A has none that is of use (it rounds).
+        blocks: Unknown parameters, as latent blocks that are searched with those of the generator: standard normal numbers, of
+            which the operator makes natural values. Most operators have none.
     """
 
     gap: float = 0.0
     surrogate: bool = False
+    blocks: tuple[LatentBlock, ...] = ()
 
     @abstractmethod
     def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
@@ -45,6 +50,34 @@ class Degradation(nn.Module, ABC):
         """The real process, all of its randomness taken from ``rng``. By default it is A itself."""
         del rng
         return self(x)
+
+    def given(self, latents: Latents) -> "Degradation":
+        """The operator whose unknown parameters are those of one item, ``blocks`` without N; it has none left."""
+        del latents
+        return self
+
+    def at(self, x: Float[Tensor, "N C H W"], latents: Latents) -> Float[Tensor, "N *measurement"]:
+        """A(x), row i with the unknown parameters in row i of ``latents``, which may hold other blocks too."""
+        if not self.blocks or not len(x):
+            return self(x)
+        rows = []
+        for i, image in enumerate(x.split(1)):
+            own = {block.name: latents[block.name][i] for block in self.blocks}
+            astray = torch.cat(
+                [(u - u).flatten() for u in own.values()]
+            ).sum()  # NaN if u is not finite: no operator is made of it
+            rows.append(self.given(own)(image) if bool(astray == 0) else self(image) + astray)
+        return torch.cat(rows)
+
+    def unknowns(self, latents: Latents) -> dict[str, Float[Tensor, "N *value"]]:
+        """Unknown parameters by name, in natural units."""
+        del latents
+        return {}
+
+    def errors(self, latents: Latents) -> dict[str, Float[Tensor, " N"]]:
+        """Relative errors of the unknown parameters whose truth is known, for reports alone."""
+        del latents
+        return {}
 
 
 class LinearDegradation(Degradation):

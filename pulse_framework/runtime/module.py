@@ -25,7 +25,8 @@ class Finished:
         source: The input.
         measurement: y, shape (C, h, w) if it is a picture.
         answer: Its samples, best first.
-        degraded: A of each sample's image.
+        degraded: A of each sample's image, with the unknown parameters that were found.
+        errors: Relative errors of each sample's unknown parameters whose truth is known.
         pictures: What each sample is shown as: its image, with known pixels kept where that was asked for.
         operator: Name of the degradation.
     """
@@ -34,6 +35,7 @@ class Finished:
     measurement: Tensor
     answer: Answer
     degraded: tuple[Tensor, ...]
+    errors: tuple[dict[str, float], ...]
     pictures: tuple[Tensor, ...]
     operator: str
 
@@ -69,8 +71,8 @@ class SearchModule(pl.LightningModule):
         super().__init__()
         self.generator, self.plan, self.keep_known = generator, plan, keep_known
         self.operators = nn.ModuleDict({_key(group): operator for group, operator in operators.items()})
-        phases = [rung for phase in plan.phases for rung in phase.on(generator)]
-        self.priors = nn.ModuleList(prior for phase in phases for prior in dict.fromkeys(phase.priors(generator).values()))
+        given = [phase.prior.values() if isinstance(phase.prior, Mapping) else [phase.prior] for phase in plan.phases]
+        self.priors = nn.ModuleList(dict.fromkeys(prior for priors in given for prior in priors))
         self._engine: tuple[str, Engine] | None = None
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> int:
@@ -95,13 +97,16 @@ class SearchModule(pl.LightningModule):
         queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
         for answer in self.plan.run(self._engine[1], queue):
             with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                degraded = tuple(operator(result.image[None])[0] for result in answer.samples)
+                found = [{name: value[None] for name, value in result.latents.items()} for result in answer.samples]
+                images = [result.image[None] for result in answer.samples]
+                degraded = tuple(operator.at(x, latents)[0] for x, latents in zip(images, found, strict=True))
+                errors = tuple({name: float(e[0]) for name, e in operator.errors(latents).items()} for latents in found)
             source, y = sources[indices[answer.index]], measurements[answer.index]
             pictures = tuple(
                 with_known_pixels(result.image, y, ax, mask, self.keep_known)
                 for result, ax in zip(answer.samples, degraded, strict=True)
             )
-            finished = Finished(source, y, answer, degraded, pictures, type(operator).__name__)
+            finished = Finished(source, y, answer, degraded, errors, pictures, type(operator).__name__)
             for observer in self._observers():
                 observer.on_answer(self, finished)
         return len(indices)

@@ -148,7 +148,7 @@ class OutputFolder:
                 write_latents(self.folder / latent, result.latents, metadata)
                 write_png(finished.pictures[sample], self.folder / output)
                 written.append(self.folder / output)
-            self._append(self._record(source, sample, result, output, latent))
+            self._append(self._record(source, sample, result, finished.errors[sample], output, latent))
         return written
 
     def write_rejected(self, rejected: Rejected) -> None:
@@ -166,14 +166,19 @@ class OutputFolder:
         name, settings = self._own[source.index]
         return name, {"degradation": settings}
 
-    def _line(self, path: Path, **known: str | float | None) -> dict[str, Any]:
+    def _line(self, path: Path, **known: str | float | Mapping[str, Any] | None) -> dict[str, Any]:
         fields = ("output", "sample", "seed", "status", "mse", "psnr_db", "target_db", "steps", "seconds")
         line: dict[str, Any] = {"input": str(path), **dict.fromkeys(fields)}
         line |= {"generator": self.generator, "degradation": self.degradation, "latent": None}
         return line | known
 
-    def _record(self, source: Source, sample: int, result: SearchResult, output: str, latent: str) -> dict[str, Any]:
+    def _record(
+        self, source: Source, sample: int, result: SearchResult, errors: Mapping[str, float], output: str, latent: str
+    ) -> dict[str, Any]:
         failed = result.status is Status.FAILED
+        blind = {"parameters": None if failed else result.parameters} if result.parameters else {}
+        if errors and not failed:
+            blind["parameter_errors"] = {name: error if math.isfinite(error) else None for name, error in errors.items()}
         return self._line(
             source.path,
             degradation=self._degradation_of(source)[0],
@@ -187,6 +192,7 @@ class OutputFolder:
             steps=result.steps,
             seconds=round(result.seconds, 4),
             latent=None if failed else latent,
+            **blind,
         )
 
     def _append(self, line: Mapping[str, Any]) -> None:

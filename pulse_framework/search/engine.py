@@ -18,6 +18,7 @@ from torch import Tensor
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.search.compiled import Compile, synthesis
 from pulse_framework.search.jobs import Job, Starts
+from pulse_framework.search.joint import join
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import Rows, RowStepper, arrange
@@ -48,7 +49,7 @@ class Engine:
 
     Args:
         generator: G; its weights are not altered.
-        degradation: A.
+        degradation: A; its unknown parameters are searched for with the image.
         phases: At least one, each standing for what ``Phase.on`` makes of it. A phase begins at the best iterate of the one
             before, lifted to its blocks.
         draws: Random draws for each search, of which it starts at the one whose degraded image is nearest.
@@ -78,6 +79,7 @@ class Engine:
         for name, value in (("draws", draws), ("slots", slots), ("lane", lane), ("poll_every", poll_every)):
             if value is not None and value < 1:
                 raise ValueError(f"engine {name}: expected at least 1, got {value}")
+        generator = join(generator, degradation)
         self.generator, self.degradation = generator, degradation
         self.phases = tuple(rung for phase in phases for rung in phase.on(generator))
         if not self.phases:
@@ -171,12 +173,14 @@ class Engine:
         reason = REASONS[int(rows["reason"][row])]
         assert reason is not None
         prefix = "best/latent/"
+        latents = {key.removeprefix(prefix): value[row].clone() for key, value in rows.items() if key.startswith(prefix)}
+        found = self.degradation.unknowns({name: value[None] for name, value in latents.items()})
         return SearchResult(
             key=job.search.key,
             restart=job.search.restart,
             seed=job.search.seed,
             index=job.search.index,
-            latents={key.removeprefix(prefix): value[row].clone() for key, value in rows.items() if key.startswith(prefix)},
+            latents=latents,
             image=rows["best/image"][row].clone(),
             objective=float(rows["best/objective"][row]),
             mse=float(rows["best/mse"][row]),
@@ -187,4 +191,5 @@ class Engine:
             reason=reason,
             seconds=job.seconds,
             trace=torch.cat(job.traces),
+            parameters={name: value[0].tolist() for name, value in found.items()},
         )

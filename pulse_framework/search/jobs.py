@@ -15,6 +15,9 @@ from pulse_framework.search.streams import nearest_draw, stream
 
 __all__ = ["Job", "Starts"]
 
+_END = 2.0
+"""Standard deviations from the middle of what an unknown parameter may be to its ends: 95 % are between them."""
+
 
 @dataclass
 class Job:
@@ -92,6 +95,12 @@ class Starts:
             job = replace(job, residual=None)
         return self._aim(index, job, result.image)
 
+    def _possible(self, latents: Latents) -> Iterator[Degradation]:
+        """The operator of the start; where parameters are unknown, the noise may be too: also those at both ends."""
+        own = {block.name: latents[block.name][0] for block in self.degradation.blocks}
+        for u in (None, -_END, _END) if own else (None,):
+            yield self.degradation.given({name: value if u is None else torch.full_like(value, u) for name, value in own.items()})
+
     def _enter(self, index: int, latents: Latents) -> Latents:
         """The input lifted to the blocks of phase ``index``, those that move put on their manifolds."""
         lifted = {name: self.generator.lift(latents, name) for name in self.spaces[index]}
@@ -107,7 +116,7 @@ class Starts:
             if image is None:
                 with torch.no_grad():
                     image = self.generator(job.latents)[0].to(job.search.measurement.dtype)
-            residual = expected_residual(self.degradation, image, job.rng)
+            residual = min(expected_residual(operator, image, job.rng) for operator in self._possible(job.latents))
         return replace(job, residual=residual, threshold=stop.threshold_at(residual))
 
 

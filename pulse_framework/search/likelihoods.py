@@ -5,6 +5,7 @@ with ``PriorEnergy``, give a likelihood the number of measured values as its wei
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -12,6 +13,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.nn import functional
 
+from pulse_framework.interfaces import Generator
+from pulse_framework.search.joint import unknown_names
 from pulse_framework.search.objective import Evaluation, Term
 
 __all__ = ["GaussianLikelihood", "HuberConsistency", "PoissonLikelihood", "StudentLikelihood"]
@@ -19,23 +22,38 @@ __all__ = ["GaussianLikelihood", "HuberConsistency", "PoissonLikelihood", "Stude
 
 @dataclass(frozen=True, kw_only=True)
 class GaussianLikelihood(Term):
-    r"""White Gaussian noise, :math:`(a - y)^2 / 2 \sigma^2`.
+    r"""White Gaussian noise, :math:`(a - y)^2 / 2 \sigma^2`, and :math:`\log \sigma` where sigma is unknown.
 
     Attributes:
-        sigma: Standard deviation, in image units.
+        sigma: Standard deviation, in image units; or the name of an unknown parameter of the operator, which is that.
 
     Raises:
         ValueError: Sigma is not positive.
     """
 
-    sigma: float
+    sigma: float | str
 
     def __post_init__(self) -> None:
-        _positive(self, "sigma", self.sigma)
+        if not isinstance(self.sigma, str):
+            _positive(self, "sigma", self.sigma)
+
+    def on(self, generator: Generator, moved: Sequence[str]) -> "GaussianLikelihood":
+        """The term, checked.
+
+        Raises:
+            ValueError: The operator has no such unknown parameter.
+        """
+        if isinstance(self.sigma, str) and self.sigma not in (known := unknown_names(generator)):
+            raise ValueError(f"GaussianLikelihood sigma: expected a number or one of {list(known)}, got {self.sigma!r}")
+        return self
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """In nats for each number."""
-        return at.mse / (2 * self.sigma**2)
+        if not isinstance(self.sigma, str):
+            return at.mse / (2 * self.sigma**2)
+        sigma = at.unknowns[self.sigma]
+        logarithm = torch.stack([one.log() for one in sigma])  # vectors of numbers may round otherwise than one
+        return at.mse / (2 * sigma.square()) + logarithm
 
 
 @dataclass(frozen=True, kw_only=True)

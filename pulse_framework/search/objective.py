@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from jaxtyping import Float
@@ -30,6 +30,7 @@ class Evaluation:
         measurement: y, of the same shape.
         mse: Mean square of A(x) - y of each item, shape (N,), with its gradient.
         lift: The latents expressed as the block of the given name, with their gradient.
+        unknowns: The operator's unknown parameters in natural units, by name, with their gradient.
     """
 
     latents: Latents
@@ -39,6 +40,7 @@ class Evaluation:
     measurement: Tensor
     mse: Tensor
     lift: Callable[[str], Tensor] = _no_lift
+    unknowns: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pulse_framework.interfaces import Generator, LatentPrior
 from pulse_framework.latents import Latents, check_latents, space
+from pulse_framework.search.joint import StandardNormal, unknown_blocks
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.schedules import Constant, Schedule
@@ -88,7 +89,8 @@ class Phase:
     """One leg of a search: which latent blocks move, where, and how.
 
     Attributes:
-        prior: Prior, and so manifold, of the blocks that move: one for all, or one for each name.
+        prior: Prior, and so manifold, of the blocks that move: one for all, or one for each name. Unknown parameters of the
+            operator have a standard normal one, unless they are named.
         objective: What is minimised.
         optimiser: How.
         schedule: Multiplier of its rate over the budget.
@@ -133,23 +135,24 @@ class Phase:
         )
 
     def priors(self, generator: Generator) -> dict[str, LatentPrior]:
-        """The prior of every block that moves, in the generator's order.
+        """The prior of every block that moves, in the generator's order; unknown parameters always do.
 
         Raises:
             ValueError: A block is unknown, cannot be searched, or has no prior; or there is none to move.
         """
         named = dict(self.prior) if isinstance(self.prior, Mapping) else {}
-        wanted = tuple(self.blocks or named) or searched_blocks(generator)
+        unknown = {block.name: named.get(block.name, StandardNormal()) for block in unknown_blocks(generator)}
+        wanted = tuple(name for name in self.blocks or named if name not in unknown) or searched_blocks(generator)
         chosen = [block for name, block in space(generator.blocks, wanted).items() if name in wanted]
         stuck = [block.name for block in chosen if not block.searchable]
         if stuck or not chosen:
             raise ValueError(f"phase blocks: expected blocks that a gradient reaches, got {stuck or 'none'}")
         if isinstance(self.prior, LatentPrior):
-            return {block.name: self.prior for block in chosen}
+            return {block.name: self.prior for block in chosen} | unknown
         lacking = sorted({block.name for block in chosen} - set(named))
         if lacking:
             raise ValueError(f"phase prior: expected a prior for every block that moves, got none for {lacking}")
-        return {block.name: named[block.name] for block in chosen}
+        return {block.name: named[block.name] for block in chosen} | unknown
 
 
 @dataclass(frozen=True)

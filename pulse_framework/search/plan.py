@@ -8,6 +8,7 @@ from torch import Tensor
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search.compiled import Compile, compiler_fault
 from pulse_framework.search.engine import Engine, Progress
+from pulse_framework.search.joint import join
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule
@@ -60,14 +61,15 @@ class Plan:
             if getattr(self, name) < 1:
                 raise ValueError(f"search {name}: expected at least 1, got {getattr(self, name)}")
 
-    def check(self, generator: Generator) -> None:
-        """Refuse a generator without the blocks that the phases move.
+    def check(self, generator: Generator, degradations: Iterable[Degradation] = ()) -> None:
+        """Refuse a generator without the blocks that the phases move, beside the unknown parameters of the degradations.
 
         Raises:
             ValueError: A block is unknown, cannot be searched, or has no prior; or there is no compiler for ``compile: true``.
         """
-        for phase in self.phases:
-            phase.on(generator)
+        for joint in [join(generator, degradation) for degradation in degradations] or [generator]:
+            for phase in self.phases:
+                phase.on(joint)
         if self.compile is True and (fault := compiler_fault()):
             raise ValueError(f"search compile: expected a compiler, got none ({fault}); install g++ or set search.compile=auto")
 

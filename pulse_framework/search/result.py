@@ -1,7 +1,9 @@
 """The answer to one search."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
+from typing import Any
 
 from torch import Tensor
 
@@ -40,7 +42,7 @@ class SearchResult:
         restart: Which start this was.
         seed: Seed of the run.
         index: Index of the image in its queue.
-        latents: Input of the generator, block name to tensor without N.
+        latents: Input of the generator and unknown parameters of the operator, block name to tensor without N.
         image: G(latents), shape (C, H, W), not clamped.
         objective: Objective of this iterate, under the last phase.
         mse: Mean square of A(image) - y, in [0, 1] units.
@@ -51,6 +53,7 @@ class SearchResult:
         reason: Why the search ended.
         seconds: Its share of the time that its slots took; for the sample of an ``Answer``, of all its restarts.
         trace: Objective and mse of every iterate evaluated, shape (steps, 2).
+        parameters: Unknown parameters of the operator as they were found, by name, in natural units: numbers, or nested lists.
     """
 
     key: str
@@ -68,6 +71,7 @@ class SearchResult:
     reason: StopReason
     seconds: float
     trace: Tensor
+    parameters: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:

@@ -32,7 +32,7 @@ class RowStepper:
     """Takes one step of one phase, in place, for any number of rows.
 
     Attributes:
-        generator: G.
+        generator: G, joint with the unknown parameters of A.
         degradation: A.
         phase: Settings of the phase.
         priors: Prior of every block that moves.
@@ -113,14 +113,15 @@ class RowStepper:
         """G under the caller's precision; A and everything after it in the precision of the latents."""
         image = self.network(latents).to(measurement.dtype)
         with torch.autocast(measurement.device.type, enabled=False):
-            degraded = self.degradation(image)
+            degraded = self.degradation.at(image, latents)
             mse = (degraded - measurement).square().flatten(1).mean(1)
+            unknowns = self.degradation.unknowns(latents)
 
         def lift(name: str) -> Tensor:
             with torch.autocast(measurement.device.type, enabled=False):
                 return self.generator.lift(latents, name)
 
-        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift)
+        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift, unknowns)
 
     def _keep(self, rows: Rows, latents: Latents, at: Evaluation, objective: Tensor) -> Tensor:
         """Record the iterate, remember it where it is better, and note which rule, if any, ends the search here."""

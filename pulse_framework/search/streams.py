@@ -92,9 +92,10 @@ def nearest_draw(
         drawn = [best] if first == 0 else []
         drawn += [draw(generator, priors, rng, measurement) for _ in range(min(chunk, count - first) - len(drawn))]
         filled = (drawn * chunk)[:chunk]
-        image = generator({name: torch.cat([item[name] for item in filled]) for name in best}).to(measurement.dtype)
+        latents = {name: torch.cat([item[name] for item in filled]) for name in best}
+        image = generator(latents).to(measurement.dtype)
         with torch.autocast(measurement.device.type, enabled=False):
-            errors = (degradation(image) - measurement).square().flatten(1).mean(1)[: len(drawn)]
+            errors = (degradation.at(image, latents) - measurement).square().flatten(1).mean(1)[: len(drawn)]
         error, index = errors.nan_to_num(nan=torch.inf).min(0)
         if float(error) < least:
             best, least = drawn[int(index)], float(error)

@@ -1,18 +1,19 @@
 """The laws of a degradation. A plug-in's test subclasses one of the two suites and supplies ``make``."""
 
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 
 import torch
 from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, LinearDegradation
 from pulse_framework.testing.checks import close, equal, left_alone, rng, uniform
+from pulse_framework.testing.unknowns import UnknownsContract
 
 __all__ = ["DegradationContract", "LinearDegradationContract"]
 
 
-class DegradationContract(ABC):
-    """Laws of ``Degradation``.
+class DegradationContract(UnknownsContract):
+    """Laws of ``Degradation``, those of its unknown parameters included.
 
     Attributes:
         image_shapes: (C, H, W) of images it takes; the laws are tried on each.

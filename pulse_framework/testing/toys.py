@@ -6,11 +6,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pulse_framework.interfaces import Generator, LinearDegradation
-from pulse_framework.latents import LatentBlock, Latents, Normal, OneHot, PushForward
+from pulse_framework.interfaces import Degradation, Generator, LinearDegradation
+from pulse_framework.latents import UNKNOWN, LatentBlock, Latents, Normal, OneHot, PushForward
 from pulse_framework.testing.checks import rng, uniform
 
-__all__ = ["ConvToy", "LabelToy", "LinearToy", "LinearWorld", "PoolToy", "StyleToy"]
+__all__ = ["ConvToy", "GainToy", "LabelToy", "LinearToy", "LinearWorld", "PoolToy", "StyleToy"]
 
 
 def _normal(*shape: int, seed: int, std: float = 1.0) -> nn.Parameter:
@@ -141,6 +141,39 @@ class PoolToy(LinearDegradation):
     def adjoint(self, y: Float[Tensor, "N *measurement"], image_shape: tuple[int, int, int]) -> Float[Tensor, "N C H W"]:
         """Each mean, shared out equally."""
         return y.repeat_interleave(self.factor, -1).repeat_interleave(self.factor, -2) / self.factor**2
+
+
+class GainToy(Degradation):
+    """The same means, times a gain that nobody knows; it is in [0, 2], and 1 as far as is known."""
+
+    blocks: tuple[LatentBlock, ...] = (LatentBlock(f"{UNKNOWN}gain", (1,)),)
+
+    def __init__(self, factor: int = 2, gain: Tensor | None = None) -> None:
+        super().__init__()
+        self.pool, self.gain = PoolToy(factor), gain
+
+    def measurement_shape(self, image_shape: tuple[int, int, int]) -> tuple[int, ...]:
+        """(C, H / factor, W / factor)."""
+        return self.pool.measurement_shape(image_shape)
+
+    def forward(self, x: Float[Tensor, "N C H W"]) -> Float[Tensor, "N *measurement"]:
+        """Means times the gain."""
+        y: Tensor = self.pool(x)
+        return y if self.gain is None else self.gain * y
+
+    def given(self, latents: Latents) -> Degradation:
+        """With the gain of one item."""
+        known = GainToy(self.pool.factor, self.natural(latents[f"{UNKNOWN}gain"]))
+        known.blocks = ()
+        return known
+
+    def unknowns(self, latents: Latents) -> dict[str, Float[Tensor, "N *value"]]:
+        """The gain of every item."""
+        return {"gain": torch.stack([self.natural(u) for u in latents[f"{UNKNOWN}gain"]])}
+
+    def natural(self, u: Float[Tensor, "1"]) -> Float[Tensor, ""]:
+        """Uniform in [0, 2] for a normal u."""
+        return 2 * torch.special.ndtr(u[0])
 
 
 @dataclass(frozen=True)

@@ -1,13 +1,14 @@
 """The toy worlds obey the laws: what the suites accept."""
 
 from dataclasses import replace
+from types import MappingProxyType
 
 import torch
 
 from pulse_framework.priors import FlatPrior, GaussianPrior
 from pulse_framework.search import SGD, Adam, L2Consistency, Objective, Phase, PriorEnergy, StopRule
-from pulse_framework.testing import EngineContract, GeneratorContract, LinearDegradationContract
-from pulse_framework.testing.toys import ConvToy, LabelToy, LinearToy, LinearWorld, PoolToy, StyleToy
+from pulse_framework.testing import DegradationContract, EngineContract, GeneratorContract, LinearDegradationContract
+from pulse_framework.testing.toys import ConvToy, GainToy, LabelToy, LinearToy, LinearWorld, PoolToy, StyleToy
 
 
 class TestLinearToy(GeneratorContract):
@@ -44,6 +45,13 @@ class TestPoolToy(LinearDegradationContract):
 
     def oracle(self, x):
         return (x[..., ::2, ::2] + x[..., 1::2, ::2] + x[..., ::2, 1::2] + x[..., 1::2, 1::2]) / 4
+
+
+class TestGainToy(DegradationContract):
+    bounds = MappingProxyType({"gain": (0.0, 2.0)})
+
+    def make(self):
+        return GainToy()
 
 
 def phase(**changes):

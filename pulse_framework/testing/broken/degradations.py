@@ -3,14 +3,20 @@
 import torch
 from torch import Tensor
 
-from pulse_framework.testing.toys import PoolToy
+from pulse_framework.interfaces import Degradation
+from pulse_framework.latents import LatentBlock, Latents
+from pulse_framework.testing.toys import GainToy, PoolToy
 
 __all__ = [
     "BatchMeasurement",
     "BrightPool",
     "CountingPool",
     "CoupledAdjoint",
+    "DeadGain",
     "HalfAdjoint",
+    "LooseGain",
+    "MeanGain",
+    "NamelessGain",
     "NoGradientPool",
     "NoisyPool",
     "QuantisedPool",
@@ -135,3 +141,42 @@ class CoupledAdjoint(PoolToy):
     def adjoint(self, y: Tensor, image_shape: tuple[int, int, int]) -> Tensor:
         """The sum over rows."""
         return super().adjoint(y.sum(0, keepdim=True).expand_as(y), image_shape)
+
+
+class NamelessGain(GainToy):
+    """Calls its unknown parameter what a generator may call a block of its own."""
+
+    blocks = (LatentBlock("gain", (1,)),)
+
+    def given(self, latents: Latents) -> Degradation:
+        """With the gain of one item."""
+        return super().given({"degradation.gain": latents["gain"]})
+
+    def unknowns(self, latents: Latents) -> dict[str, Tensor]:
+        """The gain of every item."""
+        return super().unknowns({"degradation.gain": latents["gain"]})
+
+
+class MeanGain(GainToy):
+    """Has one gain for the whole batch."""
+
+    def at(self, x: Tensor, latents: Latents) -> Tensor:
+        """Means times the mean gain."""
+        y: Tensor = self.pool(x)
+        return y * self.unknowns(latents)["gain"].mean()
+
+
+class DeadGain(GainToy):
+    """Loses the derivative of its gain."""
+
+    def natural(self, u: Tensor) -> Tensor:
+        """A plain number."""
+        return super().natural(u.detach())
+
+
+class LooseGain(GainToy):
+    """Has a gain of any size."""
+
+    def natural(self, u: Tensor) -> Tensor:
+        """Log-normal."""
+        return u[0].exp()
