@@ -28,6 +28,7 @@ KINDS = {
     "blind_psf": ["search.steps=600"],
     "blind_gamma": [],
     "blind_exposure": [],
+    "blind_jpeg": [],
     "blind_gaussian_noise": ["objective=gaussian"],
 }
 

@@ -16,6 +16,9 @@ The rounding :math:`\lfloor c \rceil` is a surrogate:
 - ``cubic``: :math:`r + (c - r)^3` (Shin & Song, NeurIPS workshop 2017); the derivative is its own, and nearly 0 for coefficients
   near an integer, such as the many small ones. Nothing else is rounded or clamped.
 
+A quality that is searched for comes as a tensor. A is that of the nearest integer q; it has no useful derivative in the quality,
+so the secant :math:`(A_{q+5} - A_{q-5}) / 10` stands in, wide enough for roundings to average out.
+
 The tables are those of ITU-T T.81, Annex K.1; edges, chroma samples and ties are libjpeg's (jcprepct.c, jcsample.c, jdsample.c).
 """
 
@@ -45,6 +48,8 @@ _TO_YCC = ((19595, 38470, 7471), (-11058, -21710, 32768), (32768, -27439, -5329)
 _TO_RGB = ((65536, 0, 91881), (65536, -22554, -46802), (65536, 116130, 0))
 _TIE, _PASS_TIE = 1e-5, 1e-3  # ties of integers must stay ties in float32
 _ROOT = math.sqrt(8)
+_STEP = 5
+"""Of the quality, half of a secant's."""
 
 
 def quantisation(quality: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
@@ -67,7 +72,7 @@ class JPEG(Degradation):
     r"""JPEG of RGB or grey images: (C, H, W) to (C, H, W), C of 3 or 1. ``measure`` is Pillow's codec.
 
     Args:
-        quality: From 1 to 100.
+        quality: From 1 to 100; or a float tensor of shape ().
         subsampling: ``4:4:4`` or ``4:2:0``, of chroma.
         rounding: ``straight_through``, ``leaky_cubic`` or ``cubic``, see above.
 
@@ -81,15 +86,17 @@ class JPEG(Degradation):
         ValueError: There is no such quality, subsampling or rounding.
     """
 
-    def __init__(self, quality: int = 50, subsampling: str = "4:2:0", rounding: str = "straight_through") -> None:
+    def __init__(self, quality: int | Tensor = 50, subsampling: str = "4:2:0", rounding: str = "straight_through") -> None:
         super().__init__()
+        self.searched = quality if isinstance(quality, Tensor) else None
+        quality = quality if not isinstance(quality, Tensor) else _nearest(quality)
         self.tables = quantisation(quality)
         if subsampling not in SUBSAMPLINGS:
             raise ValueError(f"JPEG subsampling: expected one of {', '.join(SUBSAMPLINGS)}, got {subsampling!r}")
         if rounding not in ROUNDINGS:
             raise ValueError(f"JPEG rounding: expected one of {', '.join(ROUNDINGS)}, got {rounding!r}")
         self.quality, self.subsampling, self.rounding = quality, subsampling, rounding
-        self.surrogate = self._exact
+        self.surrogate = self._exact or self.searched is not None
         step = _step(*self.tables)
         self.gap = (1 + step / 32 if self._exact else 1.5 + 2 * step / (8 * math.sqrt(7))) / 255
 
@@ -113,7 +120,17 @@ class JPEG(Degradation):
         if len(x) == 0:
             return x
         levels = 255 * x.to(torch.promote_types(x.dtype, torch.float32)).contiguous()
-        return torch.cat([self._decoded(image) for image in levels.split(1)]).to(x.dtype) / 255
+        y = torch.cat([self._decoded(image) for image in levels.split(1)]).to(x.dtype) / 255
+        if self.searched is None or not self.searched.requires_grad:
+            return y
+        return y + self._secant(x) * (self.searched - self.searched.detach()).to(x)
+
+    def _secant(self, x: Tensor) -> Tensor:
+        """The stand-in for the derivative in the quality."""
+        low, high = (min(max(self.quality + step, 1), 100) for step in (-_STEP, _STEP))
+        with torch.no_grad():
+            below, above = (JPEG(quality, self.subsampling, self.rounding)(x) for quality in (low, high))
+        return (above - below) / (high - low)
 
     def measure(self, x: Float[Tensor, "N C H W"], rng: torch.Generator) -> Float[Tensor, "N C H W"]:
         """Saved as a JPEG file by Pillow and read again; nothing is drawn from ``rng``.
@@ -205,6 +222,13 @@ class JPEG(Degradation):
             return wide
         bias = torch.tensor([8.0, 7.0], dtype=wide.dtype, device=wide.device).repeat(chroma.shape[3]) / 16
         return straight_through((wide.detach() + bias).floor(), wide)
+
+
+def _nearest(quality: Tensor) -> int:
+    """The integer quality nearest to one that is searched for."""
+    if quality.ndim or not quality.is_floating_point() or not 0.5 <= quality.item() <= 100.5:
+        raise ValueError(f"JPEG quality: expected an integer or a float tensor of shape () from 1 to 100, got {quality!r}")
+    return min(max(round(quality.item()), 1), 100)
 
 
 def _step(luma: tuple[int, ...], chroma: tuple[int, ...]) -> float:

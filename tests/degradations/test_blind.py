@@ -12,6 +12,7 @@ from degradations.blur import Blur, gaussian_blur, motion_blur
 from degradations.colour import Gamma, expose
 from degradations.compose import Compose, compose
 from degradations.downscale import Downscale
+from degradations.jpeg import JPEG
 from degradations.noise import GaussianNoise
 from pulse_framework.testing import DegradationContract
 
@@ -89,6 +90,18 @@ class TestBlindNoise(DegradationContract):
 
     def make(self):
         return Blind(GaussianNoise, {"sigma": Bounded(0.02, 0.1)})
+
+
+class TestBlindJpeg(DegradationContract):
+    """Its derivative in the quality is a stand-in, and a secant of it."""
+
+    bounds = MappingProxyType({"quality": (20.0, 80.0)})
+
+    def make(self):
+        return Blind(partial(JPEG, rounding="cubic"), {"quality": Bounded(20.0, 80.0)})
+
+    def oracle(self, x):
+        return JPEG(50, rounding="cubic")(x)
 
 
 class TestChainWithUnknowns(DegradationContract):

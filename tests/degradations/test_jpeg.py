@@ -99,11 +99,29 @@ def test_an_image_has_the_same_bits_alone_and_in_any_batch():
     assert JPEG()(x[:0]).shape == JPEG().measure(x[:0], torch.Generator()).shape == (0, 3, 24, 33)
 
 
+@pytest.mark.parametrize("quality", [2.4, 50.0, 61.7, 99.6])
+def test_a_quality_that_is_searched_for_is_the_nearest_and_its_derivative_a_secant(quality):
+    x, searched, nearest = picture(16, 24), torch.tensor(quality, requires_grad=True), round(quality)
+    y, plain = JPEG(searched)(x), JPEG(nearest)
+    assert torch.equal(y, plain(x))
+    assert torch.equal(JPEG(searched).measure(x, torch.Generator()), plain.measure(x, torch.Generator()))
+    low, high = max(nearest - 5, 1), min(nearest + 5, 100)
+    weight = uniform((1, 3, 16, 24), 3)
+    (gradient,) = torch.autograd.grad((weight * y).sum(), searched)
+    secant = (weight * (JPEG(high)(x) - JPEG(low)(x))).sum() / (high - low)
+    assert float(gradient) == pytest.approx(float(secant), rel=1e-5)
+    at = x.clone().requires_grad_()
+    one, other = (torch.autograd.grad(jpeg(at), at, weight)[0] for jpeg in (JPEG(searched), plain))
+    assert torch.equal(one, other)
+
+
 @pytest.mark.parametrize(
     ("make", "message"),
     [
         (lambda: JPEG(0), "JPEG quality"),
         (lambda: JPEG(50.0), "JPEG quality"),
+        (lambda: JPEG(torch.tensor([50.0])), "JPEG quality"),
+        (lambda: JPEG(torch.tensor(120.0)), "JPEG quality"),
         (lambda: JPEG(50, "4:1:1"), "JPEG subsampling"),
         (lambda: JPEG(50, rounding="none"), "JPEG rounding"),
         (lambda: JPEG()(torch.zeros(1, 2, 8, 8)), "JPEG"),

@@ -7,8 +7,10 @@ import torch
 from torch import nn
 
 from degradations.blind import Blind, Bounded
+from degradations.blur import gaussian_blur
 from degradations.compose import compose
 from degradations.noise import GaussianNoise
+from pulse_framework.cli.compose import build, load
 from pulse_framework.interfaces import Degradation
 from pulse_framework.latents import UNKNOWN, LatentBlock
 from pulse_framework.priors import FlatPrior, GaussianPrior, SpherePrior
@@ -174,6 +176,18 @@ def test_search_gone_astray_fails_and_its_neighbours_do_not_notice():
     for result in results:
         again = run([searches[result.index]], [replace(PHASE, stop=StopRule(steps=20))], generator, slots=1)[0]
         assert torch.equal(again.image, result.image) or result.status is Status.FAILED
+
+
+@pytest.mark.weights
+def test_blur_of_a_generated_face_is_found():
+    """A third of the steps of the experiment; its 32 targets are in benchmarks/blind.py."""
+    config = load(["experiment=blind", "degradation=blind_gaussian_blur", "search.steps=100", "search.draws=32"])
+    generator, operator, plan = build(config.generator), build(config.degradation), build(config.search)
+    with torch.no_grad():
+        face = generator(draw(generator, {}, stream(2, "0"), torch.zeros(1)))
+        y = gaussian_blur(0.8).measure(face, torch.Generator())[0]
+    (answer,) = plan.run(plan.engine(generator, operator), [("0", y)])
+    assert answer.samples[0].parameters["sigma"] == pytest.approx(0.8, rel=0.1)
 
 
 class Named(GainToy):
