@@ -1,11 +1,17 @@
 """Blind searches from the command line: what the truth is for, and what becomes of the parameters that were found."""
 
+import re
+import shlex
+from pathlib import Path
+
 import pytest
 import torch
+from omegaconf import OmegaConf
 from safetensors.torch import load_file
 
 from degradations.blur import gaussian_blur
 from generators.linear import load
+from pulse_framework.cli.compose import build
 from pulse_framework.cli.compose import load as load_config
 from pulse_framework.cli.restore import prepare
 from pulse_framework.images import read_image, write_png
@@ -63,6 +69,27 @@ def test_shown_degraded_answers_are_those_of_the_parameters_found(linear, linear
     sigma = 0.5 + 2.5 * float(torch.special.ndtr(found["degradation.sigma"]))
     torch.testing.assert_close(degraded, gaussian_blur(sigma)(answer[None])[0], rtol=0, atol=1e-5)
     assert (degraded - gaussian_blur(1.75)(answer[None])[0]).abs().max() > 1e-3
+
+
+@pytest.mark.weights
+def test_the_page_about_them_works(pulse, records, tmp_path, monkeypatch):
+    """Commands, Python and configuration, in two steps."""
+    text = (Path(__file__).parents[2] / "docs/blind.md").read_text()
+    monkeypatch.chdir(tmp_path)
+    write_png(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)), tmp_path / "large.png")
+    fast = ["search.draws=1", "search.steps=2", "trainer.device=cpu"]
+    (commands,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
+    for command in commands.splitlines():
+        words = shlex.split(command)[1:]
+        assert pulse(*words, *(fast if words[0] == "upsample" else [])).status == 0
+    (line,) = records("out-blind")
+    assert (list(line["parameters"]), list(line["parameter_errors"])) == (["sigma"], ["sigma"])
+    (code,) = re.findall(r"```python\n(.*?)```", text, flags=re.DOTALL)
+    space = {}
+    exec(code.replace('"experiment=blind"', f'"experiment=blind", *{fast[:2]}'), space)
+    assert 0.5 <= space["found"].results[0].parameters["sigma"] <= 3
+    (yaml,) = re.findall(r"```yaml\n(.*?)```", text, flags=re.DOTALL)
+    assert [block.name for block in build(OmegaConf.create(yaml)).blocks] == ["degradation.radius"]
 
 
 def test_without_a_truth_there_is_no_error_to_report(pulse, records, linear, sharp, tmp_path):
