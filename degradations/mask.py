@@ -81,16 +81,6 @@ class Mask(LinearDegradation):
             raise ValueError(f"Mask adjoint: expected y of shape (N, *{image_shape}), got {tuple(y.shape)}; check image_shape")
         return self(y)
 
-    def keep_known(self, x: Float[Tensor, "N C H W"], y: Float[Tensor, "N C H W"]) -> Float[Tensor, "N C H W"]:
-        r"""The answers x with what is known put back, :math:`m \odot y + (1 - m) \odot x`, bit for bit on either side.
-
-        Raises:
-            ValueError: x and y are of different shapes, or there is no mask for this size.
-        """
-        if x.shape != y.shape:
-            raise ValueError(f"Mask keep_known: expected y of the shape of x, {tuple(x.shape)}, got {tuple(y.shape)}; resize it")
-        return torch.where(_made(self._recipe, *x.shape[-2:]).to(x.device) > 0, y, x)
-
     def extra_repr(self) -> str:
         """What the mask is made from."""
         return str(self._recipe)

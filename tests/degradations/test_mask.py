@@ -142,18 +142,6 @@ def test_a_picture_as_a_mask(tmp_path, invert):
         load(tmp_path / "none.png")
 
 
-def test_known_pixels_are_kept():
-    made, x, y = Mask(SOME), uniform((2, 3, 3, 4), 1), uniform((2, 3, 3, 4), 2)
-    kept = made.keep_known(x, y)
-    torch.testing.assert_close(kept, SOME * y + (1 - SOME) * x, rtol=0, atol=0)
-    assert torch.equal(made(kept), made(y))
-    assert torch.equal(made.keep_known(x, made(y)), kept)
-    y[:, :, SOME == 0] = math.nan
-    assert torch.equal(made.keep_known(x, y), kept)
-    with pytest.raises(ValueError, match=r"Mask keep_known: expected y of the shape of x, .* got"):
-        made.keep_known(x, y[:1])
-
-
 def test_the_measurement_is_black_where_nothing_was_observed():
     y = Mask(SOME).measure(uniform((1, 3, 3, 4), 1) * 2 - 0.5, rng())
     assert not y[..., SOME == 0].any()
