@@ -86,6 +86,25 @@ def row(name: str, parts: Sequence[str], faces: Tensor, steps: int) -> str:
     return "| " + " | ".join(cells) + " |"
 
 
+def section(rows: Sequence[str], faces: int, steps: int) -> str:
+    """The text of the section."""
+    return (
+        f"""## Ten tasks, down to the noise
+
+{faces} faces drawn by `faces-stylegan2-64`, measured with sensor noise of 0.05 (or 0.1) and 8 bits; the default search
+with at most {steps} steps, a tenth of its GEOCROSS and `search.target_db=null`: it stops at the noise. "Noise" is the
+median of the PSNR that is expected of a noisy measurement; "residual" the median (and range) of how much worse than that the
+answer explains it, in dB: well below 0 would be noise that was fitted. "Image" is the median PSNR against the true face, "PULSE"
+that of `experiment=pulse_stylegan`, which knows nothing but downscaling, on the same measurements reduced to 8x8.
+
+| task | noise, dB | within 0.5 dB | residual, dB | steps | seconds an image | image, dB | PULSE, dB |
+| --- | --- | --- | --- | --- | --- | --- | --- |
+"""
+        + "\n".join(rows)
+        + f"\n\n{machine()}."
+    )
+
+
 def main() -> None:
     """Measure, print and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
@@ -101,19 +120,8 @@ def main() -> None:
     for name in options.tasks or TASKS:
         rows.append(row(name, TASKS[name], faces, options.steps))
         print(rows[-1], flush=True)
-    text = f"""## Ten tasks, down to the noise
-
-{options.faces} faces drawn by `faces-stylegan2-64`, measured with sensor noise of 0.05 (or 0.1) and 8 bits; the default search
-with at most {options.steps} steps, a tenth of its GEOCROSS and `search.target_db=null`: it stops at the noise. "Noise" is the
-median of the PSNR that is expected of a noisy measurement; "residual" the median (and range) of how much worse than that the
-answer explains it, in dB: well below 0 would be noise that was fitted. "Image" is the median PSNR against the true face, "PULSE"
-that of `experiment=pulse_stylegan`, which knows nothing but downscaling, on the same measurements reduced to 8x8.
-
-| task | noise, dB | within 0.5 dB | residual, dB | steps | seconds an image | image, dB | PULSE, dB |
-| --- | --- | --- | --- | --- | --- | --- | --- |
-"""
     if not options.tasks:
-        write_section("restoration", text + "\n".join(rows) + f"\n\n{machine()}.")
+        write_section("restoration", section(rows, options.faces, options.steps))
 
 
 if __name__ == "__main__":
