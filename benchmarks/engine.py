@@ -51,7 +51,7 @@ def engine(plan: Plan, generator: Generator, degradation: Degradation, measureme
 def measured(name: str, block: str) -> Iterator[tuple[int, float, float, float, float, float]]:
     """Slots, milliseconds and ratios of one generator."""
     settings = [f"generator={name}", f"search.blocks=[{block}]", "objective=l2", f"search.steps={STEPS}"]
-    config = load([*settings, "search.at_target=false", "search.draws=1", "degradation.factor=8"])
+    config = load([*settings, "search.at_target=false", "search.start.draws=1", "degradation.factor=8"])
     generator, degradation = build(config.generator), build(config.degradation)
     for slots in SLOTS:
         config.search.slots = slots

@@ -43,7 +43,7 @@ def main() -> None:
         save_file(tensors, weights, metadata | {"channel_base": "32768", "channel_max": "512"})
         inspected, _ = pulse("weights", "inspect", weights)
         pulse("degrade", PICTURE, "-o", Path(folder) / "small", "--factor", 4, "--quiet")
-        search = [f"search.steps={given.steps}", "search.draws=1", "search.at_target=false", "generator.fit_samples=10000"]
+        search = [f"search.steps={given.steps}", "search.start.draws=1", "search.at_target=false", "generator.fit_samples=10000"]
         small = Path(folder) / "small" / PICTURE.name
         chosen = ["--generator", "stylegan2", f"generator.path={weights}"]
         seconds, _ = pulse("upsample", small, "-o", out, *chosen, *search, "--quiet", "--device", "cpu")

@@ -38,7 +38,7 @@ given.output.mkdir(parents=True, exist_ok=True)
 photo = read_image(Path(__file__).with_name("face.png"))  # (3, 128, 128)
 y = compose([Downscale(16), Grey()]).measure(photo[None], torch.Generator())[0]  # (1, 8, 8)
 A = compose([Downscale(8), Grey()])  # of the generator's (3, 64, 64)
-more = [f"search.draws={given.draws}"]
+more = [f"search.start.draws={given.draws}"]
 found = pulse_framework.upsample(y, degradation=A, samples=3, steps=given.steps, device="cpu", overrides=more)
 for k, result in enumerate(found.results):
     print(f"sample {k}: {result.status.value}, {result.psnr_db:.1f} dB")

@@ -32,7 +32,7 @@ save_file(components.state_dict(), weights)
 
 choices = {"digiface-dcgan-64": [], "linear": [f"generator.path='{weights}'"]}
 for name, overrides in choices.items():
-    more = [*overrides, f"search.draws={given.draws}"]
+    more = [*overrides, f"search.start.draws={given.draws}"]
     found = pulse_framework.upsample(y, generator=name, steps=given.steps, device="cpu", overrides=more)
     write_png(found.images[0], given.output / f"{name}.png")
     print(f"{name}: {found.statuses[0].value}, {found.psnr_db[0]:.1f} dB")

@@ -12,7 +12,7 @@ from pulse_framework import Status, upsample, upsample_all
 from pulse_framework.cli.compose import ConfigError, build, load
 from pulse_framework.interfaces import LinearDegradation
 
-SHORT = {"overrides": ["search.steps=5", "search.draws=2"], "device": "cpu"}
+SHORT = {"overrides": ["search.steps=5", "search.start.draws=2"], "device": "cpu"}
 
 
 @pytest.fixture(scope="module")

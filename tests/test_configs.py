@@ -170,7 +170,7 @@ def test_pulse_paper_is_what_was_published():
     (phase,) = plan.phases
     stop = phase.stop
     assert (stop.steps, stop.target_mse, stop.target_db, stop.at_target, stop.patience) == (100, 2e-3, None, False, None)
-    assert (plan.draws, plan.restarts, plan.samples) == (1, 1, 1)
+    assert (plan.start.draws, plan.restarts, plan.samples) == (1, 1, 1)
     assert isinstance(phase.optimiser, Adam)
     assert phase.optimiser.rate == 0.4
     assert isinstance(phase.schedule, Linear1CycleDrop)

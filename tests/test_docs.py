@@ -22,7 +22,7 @@ ROOT = Path(__file__).parents[1]
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
 GROUPS = {"generators": "generator", "degradations": "degradation"}
 MODULES = [f"{kind}/{path.name}" for kind in GROUPS for path in sorted((ROOT / kind).glob("[!_]*.py"))]
-FAST = ["search.draws=1", "search.restarts=1", "search.steps=2", "trainer.device=cpu"]
+FAST = ["search.start.draws=1", "search.restarts=1", "search.steps=2", "trainer.device=cpu"]
 
 
 def blocks(page, language):
@@ -175,7 +175,7 @@ def test_commands_run(page, place):
 @pytest.mark.weights
 def test_python_of_the_readme_runs(place):
     (code,) = blocks(ROOT / "README.md", "python")
-    code = code.replace("samples=2", "samples=2, steps=2, overrides=['search.draws=1']")
+    code = code.replace("samples=2", "samples=2, steps=2, overrides=['search.start.draws=1']")
     space = {}
     exec(code, space)
     assert space["found"].images.shape == (2, 3, 64, 64)

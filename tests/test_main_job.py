@@ -38,7 +38,7 @@ def test_generated_faces_are_answered_within_the_target(world):
 
 def test_37_faces_are_answered_alike_in_any_batch(world):
     faces = [(str(i), face) for i, face in enumerate(world[2])]
-    short = ("search.steps=8", "search.draws=1", "search.at_target=false")
+    short = ("search.steps=8", "search.start.draws=1", "search.at_target=false")
     expected = answers(world, faces, *short, "search.slots=37")
     assert len(expected) == 37
     for queue, slots in ((faces, 5), (faces[::-1], 37), (faces[7:8], 1)):

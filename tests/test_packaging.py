@@ -90,7 +90,7 @@ def test_wheel_does_the_main_job_in_an_empty_environment(python, tmp_path):
     assert {"generators\tdigiface-dcgan-64", "degradations\tbicubic", "weights\tdigiface-dcgan-64"} <= set(listed)
 
     write_png(torch.rand(3, 8, 8, generator=torch.Generator().manual_seed(0)), here / "low resolution.png")
-    options = ["--steps", "2", "--device", "cpu", "--quiet", "search.draws=1"]
+    options = ["--steps", "2", "--device", "cpu", "--quiet", "search.start.draws=1"]
     run(python, "-m", "pulse_framework", "upsample", "low resolution.png", "-o", "the answers", *options, cwd=here)
     (line,) = (here / "the answers/results.jsonl").read_text().splitlines()
     assert (here / "the answers" / json.loads(line)["output"]).is_file()

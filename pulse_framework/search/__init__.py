@@ -11,6 +11,7 @@ from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, 
 from pulse_framework.search.plan import Answer, Plan, single_phase
 from pulse_framework.search.result import SearchResult, Status, StopReason
 from pulse_framework.search.schedules import Constant, Linear1Cycle, Linear1CycleDrop, Schedule
+from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.streams import draw, stream
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "LatentNorm",
     "Linear1Cycle",
     "Linear1CycleDrop",
+    "NearestDraw",
     "NoiseAutocorrelation",
     "Objective",
     "Optimiser",
@@ -42,6 +44,7 @@ __all__ = [
     "Schedule",
     "Search",
     "SearchResult",
+    "Start",
     "Status",
     "StopReason",
     "StopRule",

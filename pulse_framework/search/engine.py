@@ -22,7 +22,8 @@ from pulse_framework.search.joint import join
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import Rows, RowStepper, arrange
-from pulse_framework.search.widths import Widths, start
+from pulse_framework.search.starting import NearestDraw, Start
+from pulse_framework.search.widths import Widths, first_row
 
 __all__ = ["Engine", "Progress"]
 
@@ -52,7 +53,7 @@ class Engine:
         degradation: A; its unknown parameters are searched for with the image.
         phases: At least one, each standing for what ``Phase.on`` makes of it. A phase begins at the best iterate of the one
             before, lifted to its blocks.
-        draws: Random draws for each search, of which it starts at the one whose degraded image is nearest.
+        start: Where a search begins; None: at one random draw.
         slots: Searches that run at once, at most; rounded down to a power of two.
         lane: The batch width whose bits are the reference, one of the settings that determine a result. None: 1 on a CPU, else 8.
         poll_every: Steps between two looks at who has stopped; None: 1 on a CPU, 10 elsewhere (a look waits for the device).
@@ -69,14 +70,14 @@ class Engine:
         degradation: Degradation,
         phases: Iterable[Phase],
         *,
-        draws: int = 1,
+        start: Start | None = None,
         slots: int = 16,
         lane: int | None = None,
         poll_every: int | None = None,
         compile: Compile = False,  # noqa: A002 - the setting's name
         observe: Callable[[Progress], None] | None = None,
     ) -> None:
-        for name, value in (("draws", draws), ("slots", slots), ("lane", lane), ("poll_every", poll_every)):
+        for name, value in (("slots", slots), ("lane", lane), ("poll_every", poll_every)):
             if value is not None and value < 1:
                 raise ValueError(f"engine {name}: expected at least 1, got {value}")
         generator = join(generator, degradation)
@@ -85,7 +86,7 @@ class Engine:
         if not self.phases:
             raise ValueError("engine phases: expected at least one phase, got none")
         self.slots, self.lane, self.poll_every, self.observe = 2 ** (slots.bit_length() - 1), lane, poll_every, observe
-        self.starts = Starts(generator, degradation, self.phases, draws)
+        self.starts = Starts(generator, degradation, self.phases, start or NearestDraw())
         self._widths = Widths(self.starts, self.slots, lane)
         self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
         self._finished = self._evaluations = 0
@@ -134,7 +135,7 @@ class Engine:
                 if spare > 0:
                     room, jobs = width, itertools.chain(fresh[-spare:], jobs)
                     fresh = fresh[:-spare]
-                rows = arrange(rows, kept or [], [start(stepper, job) for job in fresh], width)
+                rows = arrange(rows, kept or [], [first_row(stepper, job) for job in fresh], width)
                 held += fresh
             begun = time.perf_counter()
             for _ in range(poll):

@@ -11,7 +11,8 @@ from pulse_framework.latents import Latents, space
 from pulse_framework.search.discrepancy import expected_residual
 from pulse_framework.search.phases import Phase, Search, start_at
 from pulse_framework.search.result import SearchResult
-from pulse_framework.search.streams import nearest_draw, stream
+from pulse_framework.search.starting import NearestDraw, Start
+from pulse_framework.search.streams import stream
 
 __all__ = ["Job", "Starts"]
 
@@ -51,7 +52,7 @@ class Starts:
         generator: G.
         degradation: A.
         phases: As ``Phase.on`` gives them.
-        draws: Random draws for each search, of which it starts at the nearest.
+        start: Where a search begins that is given no latents.
 
     Attributes:
         priors: Of every block that moves, for each phase.
@@ -59,10 +60,12 @@ class Starts:
         measurement_shape: What A makes of the generator's images.
     """
 
-    def __init__(self, generator: Generator, degradation: Degradation, phases: Sequence[Phase], draws: int) -> None:
-        self.generator, self.degradation, self.phases, self.draws = generator, degradation, phases, draws
+    def __init__(self, generator: Generator, degradation: Degradation, phases: Sequence[Phase], start: Start) -> None:
+        self.generator, self.degradation, self.phases = generator, degradation, phases
         self.priors = [phase.priors(generator) for phase in phases]
         self.spaces = list(_spaces(generator, self.priors))
+        self._begin = start.on(generator, degradation, self.priors[0])
+        self._draw = NearestDraw().on(generator, degradation, self.priors[0])
         self.measurement_shape = tuple(degradation.measurement_shape(generator.image_shape))
 
     def first(self, search: Search) -> Job:
@@ -79,11 +82,12 @@ class Starts:
             )
         rng = stream(search.seed, search.key, search.restart)
         search = replace(search, measurement=search.measurement.detach().clone())
-        draws = self.draws if search.start is None else 1
         with torch.no_grad():
-            start: Latents = nearest_draw(self.generator, self.degradation, self.priors[0], rng, search.measurement, draws)
-            if search.start is not None:
-                start = self._enter(0, start_at(self.generator, self.spaces[0], search.start, start))
+            if search.start is None:
+                start = self._begin(search, rng)
+            else:
+                given = start_at(self.generator, self.spaces[0], search.start, self._draw(search, rng))
+                start = self._enter(0, given)
         return self._aim(0, Job(search, start, rng))
 
     def next(self, index: int, job: Job, result: SearchResult) -> Job:

@@ -1,7 +1,7 @@
 """From images to answers: samples and restarts of every image, and the best of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
@@ -14,6 +14,7 @@ from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule
 from pulse_framework.search.result import SearchResult
 from pulse_framework.search.schedules import Constant, Schedule
+from pulse_framework.search.starting import NearestDraw, Start
 
 __all__ = ["Answer", "Plan", "single_phase"]
 
@@ -36,7 +37,7 @@ class Plan:
         seed: Seed of the run; 0 is a seed.
         samples: Different answers wanted for each image. Sample k does not depend on how many there are.
         restarts: Searches for each sample, of which the best is the answer.
-        draws: See ``Engine``.
+        start: Where a search begins; see ``Engine``.
         slots: Searches that run at once, at most.
         lane: See ``Engine``.
         poll_every: See ``Engine``.
@@ -50,14 +51,14 @@ class Plan:
     seed: int = 0
     samples: int = 1
     restarts: int = 1
-    draws: int = 1
+    start: Start = field(default_factory=NearestDraw)
     slots: int = 16
     lane: int | None = None
     poll_every: int | None = None
     compile: Compile = False
 
     def __post_init__(self) -> None:
-        for name in ("samples", "restarts", "draws"):
+        for name in ("samples", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"search {name}: expected at least 1, got {getattr(self, name)}")
 
@@ -79,7 +80,7 @@ class Plan:
             generator,
             degradation,
             self.phases,
-            draws=self.draws,
+            start=self.start,
             slots=self.slots,
             lane=self.lane,
             poll_every=self.poll_every,
@@ -130,7 +131,7 @@ def single_phase(
     seed: int = 0,
     samples: int = 1,
     restarts: int = 1,
-    draws: int = 1,
+    start: Start | None = None,
     slots: int = 16,
     lane: int | None = None,
     poll_every: int | None = None,
@@ -163,7 +164,7 @@ def single_phase(
         seed=seed,
         samples=samples,
         restarts=restarts,
-        draws=draws,
+        start=start or NearestDraw(),
         slots=slots,
         lane=lane,
         poll_every=poll_every,

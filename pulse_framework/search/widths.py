@@ -7,7 +7,7 @@ from pulse_framework.search.phases import Search
 from pulse_framework.search.rows import Rows, RowStepper, arrange
 from pulse_framework.search.streams import draw, stream
 
-__all__ = ["Widths", "start"]
+__all__ = ["Widths", "first_row"]
 
 
 class Widths:
@@ -57,7 +57,7 @@ class Widths:
                 rng = stream(0, "probe", row)
                 measurement = torch.rand(self.starts.measurement_shape, generator=rng).to(like)
                 latents = draw(stepper.generator, stepper.priors, rng, measurement, self.starts.spaces[index])
-                made.append(start(stepper, Job(Search("probe", measurement, row), latents, rng)))
+                made.append(first_row(stepper, Job(Search("probe", measurement, row), latents, rng)))
             rows = arrange({}, [], [made[row % lane] for row in range(width)], width)
             for _ in range(2):
                 stepper.step(rows)
@@ -66,7 +66,7 @@ class Widths:
         return self._probes[key]
 
 
-def start(stepper: RowStepper, job: Job) -> Rows:
+def first_row(stepper: RowStepper, job: Job) -> Rows:
     """The one row of a search that begins."""
     y = job.search.measurement[None]
     return stepper.start(job.latents, y, y.new_full((1,), job.threshold))

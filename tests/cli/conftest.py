@@ -68,7 +68,7 @@ def small(tmp_path, make_inputs):
 @pytest.fixture
 def linear(linear_file):
     """Options that choose the small generator and a short search."""
-    return ["--generator", "linear", f"generator.path='{linear_file}'", "search.draws=2", "search.steps=8"]
+    return ["--generator", "linear", f"generator.path='{linear_file}'", "search.start.draws=2", "search.steps=8"]
 
 
 @pytest.fixture

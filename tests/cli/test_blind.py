@@ -43,7 +43,7 @@ def test_truth_is_what_degrade_does(blurred, sharp):
 
 def test_parameters_are_found_reported_and_saved(pulse, records, linear, linear_file, blurred, tmp_path):
     out = tmp_path / "out"
-    settings = ["search.steps=150", "search.draws=64", "search.at_target=false", "prior=gaussian", "objective=l2"]
+    settings = ["search.steps=150", "search.start.draws=64", "search.at_target=false", "prior=gaussian", "objective=l2"]
     done = pulse("upsample", *blurred, "-o", out, *linear, *settings)
     assert done.status == 0
     generator, lines = load(linear_file), records(out)
@@ -77,7 +77,7 @@ def test_the_page_about_them_works(pulse, records, tmp_path, monkeypatch):
     text = (Path(__file__).parents[2] / "docs/blind.md").read_text()
     monkeypatch.chdir(tmp_path)
     write_png(torch.rand(3, 64, 64, generator=torch.Generator().manual_seed(0)), tmp_path / "large.png")
-    fast = ["search.draws=1", "search.steps=2", "trainer.device=cpu"]
+    fast = ["search.start.draws=1", "search.steps=2", "trainer.device=cpu"]
     (commands,) = re.findall(r"```sh\n(.*?)```", text, flags=re.DOTALL)
     for command in commands.splitlines():
         words = shlex.split(command)[1:]

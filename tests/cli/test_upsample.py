@@ -115,7 +115,7 @@ def test_the_default_generator_too(pulse, tmp_path):
     for index in range(3):
         pixels = torch.rand(8, 8, 3, generator=torch.Generator().manual_seed(index)).mul(255).byte().numpy()
         Image.fromarray(pixels).save(tmp_path / f"{index}.png")
-    inputs, common = sorted(tmp_path.glob("*.png")), ["--steps", 5, "search.draws=2", "--quiet"]
+    inputs, common = sorted(tmp_path.glob("*.png")), ["--steps", 5, "search.start.draws=2", "--quiet"]
     for name, arguments in {"all": inputs, "back": [*inputs[::-1], "--batch-size", 2], "alone": inputs[1:2]}.items():
         assert pulse("upsample", *arguments, "-o", tmp_path / name, *common).status == 0
     reference = latents_of(tmp_path / "all")

@@ -238,7 +238,7 @@ def test_search_reaches_what_the_decoder_drew(saved):
     make, folder = saved
     drawn = DiffusersDecoder(make(), 4)
     x = drawn({"latent": draw(drawn, 1)})[0].clamp(0, 1)
-    overrides = [f"generator.path='{folder}'", "generator.side=4", "search.draws=8"]
+    overrides = [f"generator.path='{folder}'", "generator.side=4", "search.start.draws=8"]
     settings = {"generator": "diffusers_decoder", "degradation": "identity", "seed": 0, "device": "cpu", "overrides": overrides}
     first, last = (upsample(x, steps=steps, **settings) for steps in (1, 100))
     assert last.latents["latent"].shape == (1, 3, 4, 4)

@@ -22,6 +22,7 @@ from pulse_framework.search import (
     GaussianLikelihood,
     L2Consistency,
     Linear1CycleDrop,
+    NearestDraw,
     Objective,
     Phase,
     Plan,
@@ -57,7 +58,7 @@ def run(searches, phases=(PHASE,), generator=WORLD.generator, operator=None, **e
 @pytest.mark.parametrize("gain", [0.3, 1.0, 1.7])
 def test_unknown_gain_of_a_linear_world_is_found(gain):
     image, y = measured(gain)
-    (result,) = run([Search("a", y)], draws=64)
+    (result,) = run([Search("a", y)], start=NearestDraw(draws=64))
     assert result.parameters["gain"] == pytest.approx(gain, rel=1e-5)
     torch.testing.assert_close(result.image, image, rtol=0, atol=1e-5)
     assert result.parameters["gain"] == float(GainToy().unknowns({GAIN: result.latents[GAIN][None]})["gain"])
@@ -100,7 +101,7 @@ def test_starts_are_those_of_a_search_that_sees():
 def test_nearest_draw_is_nearest_in_both():
     _, y = measured(1.8)
     still = replace(PHASE, optimiser=SGD(rate=1e-12), stop=StopRule(steps=1))
-    (result,) = run([Search("a", y)], [still], draws=40)
+    (result,) = run([Search("a", y)], [still], start=NearestDraw(draws=40))
     joint, random = join(WORLD.generator, GainToy()), stream(0, "a")
     drawn = [draw(joint, PHASE.priors(joint), random, y) for _ in range(40)]
     errors = [float((GainToy().at(joint(one).detach(), one)[0] - y).square().mean()) for one in drawn]
@@ -127,7 +128,7 @@ def test_bits_do_not_depend_on_the_batch(lane):
     generator = ConvToy()
     searches = [Search(str(k), torch.rand((3, 8, 8), generator=rng(k)), index=k) for k in range(5)]
     phase = replace(PHASE, stop=StopRule(steps=12))
-    alone, together = (run(searches, [phase], generator, slots=slots, lane=lane, draws=3) for slots in (1, 8))
+    alone, together = (run(searches, [phase], generator, slots=slots, lane=lane, start=NearestDraw(draws=3)) for slots in (1, 8))
     for one, other in zip(alone, together, strict=True):
         assert one.parameters == other.parameters
         assert torch.equal(one.image, other.image)
@@ -141,7 +142,7 @@ def test_noise_level_of_a_linear_world_is_the_residual():
     optimum = WORLD.optimum(y)[None]
     left = float((WORLD.degradation(WORLD.generator({"z": optimum}).detach())[0] - y).square().mean())
     objective = Objective({"data": GaussianLikelihood(sigma="sigma")})
-    (result,) = run([Search(key, y)], [replace(PHASE, objective=objective)], operator=operator, draws=64)
+    (result,) = run([Search(key, y)], [replace(PHASE, objective=objective)], operator=operator, start=NearestDraw(draws=64))
     torch.testing.assert_close(result.latents["z"][None], optimum, rtol=0, atol=1e-3)
     assert result.parameters["sigma"] == pytest.approx(left**0.5, rel=1e-3)
 
@@ -181,7 +182,7 @@ def test_search_gone_astray_fails_and_its_neighbours_do_not_notice():
 @pytest.mark.weights
 def test_blur_of_a_generated_face_is_found():
     """A third of the steps of the experiment; its 32 targets are in benchmarks/blind.py."""
-    config = load(["experiment=blind", "degradation=blind_gaussian_blur", "search.steps=100", "search.draws=32"])
+    config = load(["experiment=blind", "degradation=blind_gaussian_blur", "search.steps=100", "search.start.draws=32"])
     generator, operator, plan = build(config.generator), build(config.degradation), build(config.search)
     with torch.no_grad():
         face = generator(draw(generator, {}, stream(2, "0"), torch.zeros(1)))

@@ -7,7 +7,7 @@ from degradations.identity import Identity
 from pulse_framework.interfaces import Generator
 from pulse_framework.latents import LatentBlock, Normal, PushForward
 from pulse_framework.priors import FlatPrior, SpherePrior
-from pulse_framework.search import Adam, Engine, L2Consistency, Objective, Phase, Search, StopRule
+from pulse_framework.search import Adam, Engine, L2Consistency, NearestDraw, Objective, Phase, Search, StopRule
 
 
 class Sum(Generator):
@@ -26,7 +26,7 @@ class Sum(Generator):
         return 2 * latents["z"] if name == "w" and "z" in latents else super().lift(latents, name)
 
 
-def begun(start, prior=None, **options):
+def begun(given, prior=None, **options):
     """The input that a search of one step begins at, which is its answer."""
     phase = Phase(
         prior=prior or {"w": FlatPrior()},
@@ -35,7 +35,7 @@ def begun(start, prior=None, **options):
         stop=StopRule(steps=1),
     )
     engine = Engine(Sum(), Identity(), [phase], **options)
-    (result,) = engine.run([Search("image", torch.zeros(1, 4, 4), start=start)])
+    (result,) = engine.run([Search("image", torch.zeros(1, 4, 4), start=given)])
     return result.latents
 
 
@@ -62,7 +62,7 @@ def test_blocks_are_lifted_to_those_of_the_phase():
 
 
 def test_it_is_not_replaced_by_a_nearer_draw():
-    assert torch.equal(begun({"w": value(0)}, draws=8)["w"], value(0))
+    assert torch.equal(begun({"w": value(0)}, start=NearestDraw(draws=8))["w"], value(0))
 
 
 def test_it_is_put_on_the_manifold():
