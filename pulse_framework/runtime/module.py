@@ -72,6 +72,7 @@ class SearchModule(pl.LightningModule):
         self.generator, self.plan, self.keep_known = generator, plan, keep_known
         self.operators = nn.ModuleDict({_key(group): operator for group, operator in operators.items()})
         given = [phase.prior.values() if isinstance(phase.prior, Mapping) else [phase.prior] for phase in plan.phases]
+        given += [phase.beside.values() for phase in plan.phases if phase.beside]
         self.priors = nn.ModuleList(dict.fromkeys(prior for priors in given for prior in priors))
         self._engine: tuple[str, Engine] | None = None
 

@@ -1,5 +1,6 @@
 """A search as data: phases, stop rules, and the measurements to be searched for."""
 
+import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -97,6 +98,7 @@ class Phase:
         stop: When it ends.
         blocks: Names of the blocks that move; None means the names of ``prior``, or the generator's ladder, one rung after the
             other; see ``on``.
+        beside: Priors of blocks that move beside those, on every rung; by name, or by a pattern of names such as ``noise_*``.
     """
 
     prior: LatentPrior | Mapping[str, LatentPrior]
@@ -105,6 +107,7 @@ class Phase:
     stop: StopRule
     schedule: Schedule = field(default_factory=Constant)
     blocks: Sequence[str] | None = None
+    beside: Mapping[str, LatentPrior] | None = None
 
     def on(self, generator: Generator) -> tuple["Phase", ...]:
         """What the phase comes to on a generator, checked.
@@ -117,10 +120,8 @@ class Phase:
         Raises:
             ValueError: A block is unknown, cannot be searched, or has no prior; there is none to move; a term refuses them.
         """
-        return tuple(
-            replace(rung, objective=rung.objective.on(generator, tuple(rung.priors(generator))))
-            for rung in self._rungs(generator)
-        )
+        rungs = [rung._widened(generator) for rung in self._rungs(generator)]
+        return tuple(replace(rung, objective=rung.objective.on(generator, tuple(rung.priors(generator)))) for rung in rungs)
 
     def _rungs(self, generator: Generator) -> tuple["Phase", ...]:
         count = len(generator.ladder)
@@ -133,6 +134,16 @@ class Phase:
             for name, step in zip(generator.ladder, steps, strict=True)
             if step
         )
+
+    def _widened(self, generator: Generator) -> "Phase":
+        """The phase with the blocks of ``beside`` among those that move."""
+        if not self.beside:
+            return self
+        names = [block.name for block in generator.blocks]
+        further = {name: prior for pattern, prior in self.beside.items() for name in fnmatch.filter(names, pattern)}
+        if idle := [pattern for pattern in self.beside if not fnmatch.filter(names, pattern)]:
+            raise ValueError(f"phase beside: expected patterns of block names among {names}, got {idle}; correct them")
+        return replace(self, prior=self.priors(generator) | further, blocks=None, beside=None)
 
     def priors(self, generator: Generator) -> dict[str, LatentPrior]:
         """The prior of every block that moves, in the generator's order; unknown parameters always do.

@@ -122,6 +122,7 @@ def single_phase(
     steps: int,
     schedule: Schedule | None = None,
     blocks: Sequence[str] | None = None,
+    beside: Mapping[str, LatentPrior] | None = None,
     target_db: float | None = None,
     target_mse: float | None = None,
     target_noise: float | None = None,
@@ -158,6 +159,7 @@ def single_phase(
         schedule=schedule or Constant(),
         stop=stop,
         blocks=tuple(blocks) if blocks else None,
+        beside=beside,
     )
     return Plan(
         phases=(phase,),

@@ -237,3 +237,29 @@ class Deaf(StyleToy):
 def test_block_without_influence_is_refused():
     with pytest.raises(ValueError, match=r"phase blocks: expected blocks that the objective depends on, got \['noise'\]"):
         solve(Deaf(), over("w", "noise"))
+
+
+def test_blocks_beside_move_on_every_rung():
+    """As the phases written out with a prior for each block."""
+    settings = replace(PHASE, stop=StopRule(steps=30), prior=SpherePrior())
+    noise = GaussianPrior()
+    got = replace(settings, beside={"noi*": noise}).on(Climber())
+    assert [list(phase.priors(Climber())) for phase in got] == [["z", "noise"], ["w", "noise"], ["w_plus", "noise"]]
+    assert all(phase.priors(Climber())["noise"] is noise for phase in got)
+    written = [
+        replace(settings, prior={rung: settings.prior, "noise": noise}, stop=StopRule(steps=steps))
+        for rung, steps in zip(Climber.ladder, (3, 3, 24), strict=True)
+    ]
+    (_, climbed), (_, reference) = solve(Climber(), replace(settings, beside={"noise": noise})), solve(Climber(), *written)
+    assert torch.equal(climbed.image, reference.image)
+    assert climbed.steps == 30
+
+
+def test_blocks_beside_join_those_that_are_named():
+    (phase,) = over("w", beside={"noise": SpherePrior(2.0)}).on(StyleToy())
+    assert list(phase.priors(StyleToy())) == ["w", "noise"]
+
+
+def test_a_pattern_of_no_block_is_refused():
+    with pytest.raises(ValueError, match=r"phase beside: expected patterns of block names among .*got \['maps_\*'\]"):
+        over(beside={"maps_*": FlatPrior()}).on(StyleToy())
