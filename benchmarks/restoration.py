@@ -92,10 +92,11 @@ def section(rows: Sequence[str], faces: int, steps: int) -> str:
         f"""## Ten tasks, down to the noise
 
 {faces} faces drawn by `faces-stylegan2-64`, measured with sensor noise of 0.05 (or 0.1) and 8 bits, searched with
-`experiment=full_size` in at most {steps} steps: noise maps move beside the styles, and a search stops at the noise. "Noise" is the
-median of the PSNR that is expected of a noisy measurement; "residual" the median (and range) of how much worse than that the
-answer explains it, in dB: well below 0 would be noise that was fitted. "Image" is the median PSNR against the true face, "PULSE"
-that of `experiment=pulse_stylegan`, which knows nothing but downscaling, on the same measurements reduced to 8x8.
+`experiment=full_size` in at most {steps} steps: noise maps move beside the styles, and a search stops at the noise. "Noise"
+is the median of the PSNR that is expected of a noisy measurement; "residual" the median (and range) of how much worse than
+that the answer explains it, in dB: well below 0 would be noise that was fitted. "Image" is the median PSNR against the true
+face, "PULSE" that of `experiment=pulse_stylegan`, which knows nothing but downscaling, on the same measurements reduced to
+8x8.
 
 | task | noise, dB | within 0.5 dB | residual, dB | steps | seconds an image | image, dB | PULSE, dB |
 | --- | --- | --- | --- | --- | --- | --- | --- |

@@ -28,6 +28,9 @@ from pulse_framework.search.widths import Widths, first_row
 __all__ = ["Engine", "Progress"]
 
 
+_AIM_EVERY = 1  # steps between two simulations of noise that depends on the image
+
+
 @dataclass(frozen=True)
 class Progress:
     """How far a run is.
@@ -120,7 +123,8 @@ class Engine:
         if first is None:
             return
         stepper = self._stepper(index, first.search.measurement)
-        poll = self.poll_every or (1 if first.search.measurement.device.type == "cpu" else 10)
+        moving = self.starts.noise_varies(index, first.search.measurement)
+        poll = 1 if moving else self.poll_every or (1 if first.search.measurement.device.type == "cpu" else 10)
         jobs, room = itertools.chain([first], jobs), self.slots
         held: list[Job] = []
         rows: Rows = {}
@@ -144,6 +148,8 @@ class Engine:
             share = (time.perf_counter() - begun) / len(held)
             for job in held:
                 job.seconds += share
+            if moving:
+                self._aim_again(index, rows, held)
             self._report(rows, len(held))
             ended = [row for row in range(len(held)) if over[row]]
             kept = [row for row in range(len(held)) if not over[row]] if ended else None
@@ -157,6 +163,14 @@ class Engine:
         rates = [phase.optimiser.rate * phase.schedule(step / phase.stop.steps) for step in range(phase.stop.steps)]
         table = phase.optimiser.table(torch.tensor(rates, dtype=torch.float64)).to(like.dtype).to(like.device)
         return RowStepper(self.generator, self.degradation, phase, self.starts.priors[index], table, self._network(like.device))
+
+    def _aim_again(self, index: int, rows: Rows, held: list[Job]) -> None:
+        """Where the noise depends on the image, the target of a search follows its best iterate."""
+        for row, (job, steps, reason) in enumerate(zip(held, rows["steps"].tolist(), rows["reason"].tolist(), strict=False)):
+            if not reason and steps % _AIM_EVERY == 0:
+                self.starts.aim_again(index, job, rows["best/image"][row])
+                rows["threshold"][row] = job.threshold
+                rows["best/feasible"][row] = rows["best/mse"][row] <= job.threshold
 
     def _report(self, rows: Rows, active: int) -> None:
         if self.observe is None:

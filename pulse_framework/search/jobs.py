@@ -12,10 +12,12 @@ from pulse_framework.search.discrepancy import expected_residual
 from pulse_framework.search.phases import Phase, Search, start_at
 from pulse_framework.search.result import SearchResult
 from pulse_framework.search.starting import NearestDraw, Start
-from pulse_framework.search.streams import stream
+from pulse_framework.search.streams import draw, stream
 
 __all__ = ["Job", "Starts"]
 
+_PROBES = 4
+_VARIES = 1.25  # rounding of a few hundred numbers varies by less
 _END = 2.0
 """Standard deviations from the middle of what an unknown parameter may be to its ends: 95 % are between them."""
 
@@ -98,6 +100,29 @@ class Starts:
         if not result.feasible:  # what has met its target is held to that
             job = replace(job, residual=None)
         return self._aim(index, job, result.image)
+
+    def aim_again(self, index: int, job: Job, image: Tensor) -> None:
+        """Set the target anew, by the noise at an image that the search has come to."""
+        aimed = self._aim(index, replace(job, residual=None), image)
+        job.residual, job.threshold = aimed.residual, aimed.threshold
+
+    def noise_varies(self, index: int, like: Tensor) -> bool:
+        """Whether the target of a phase depends on the image: tried on random ones, the same for every search.
+
+        Args:
+            index: Of the phase.
+            like: Gives device and dtype.
+        """
+        stop = self.phases[index].stop
+        if stop.target_noise is None:
+            return False
+        targets = []
+        for probe in range(_PROBES):
+            rng = stream(0, "noise", probe)
+            with torch.no_grad():
+                latents = draw(self.generator, self.priors[index], rng, like, self.spaces[index])
+            targets.append(self._aim(index, Job(Search("noise", like), latents, rng)).threshold)
+        return max(targets) > _VARIES * min(targets)
 
     def _possible(self, latents: Latents) -> Iterator[Degradation]:
         """The operator of the start; where parameters are unknown, the noise may be too: also those at both ends."""
