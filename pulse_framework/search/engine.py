@@ -28,9 +28,6 @@ from pulse_framework.search.widths import Widths, first_row
 __all__ = ["Engine", "Progress"]
 
 
-_AIM_EVERY = 1  # steps between two simulations of noise that depends on the image
-
-
 @dataclass(frozen=True)
 class Progress:
     """How far a run is.
@@ -166,8 +163,8 @@ class Engine:
 
     def _aim_again(self, index: int, rows: Rows, held: list[Job]) -> None:
         """Where the noise depends on the image, the target of a search follows its best iterate."""
-        for row, (job, steps, reason) in enumerate(zip(held, rows["steps"].tolist(), rows["reason"].tolist(), strict=False)):
-            if not reason and steps % _AIM_EVERY == 0:
+        for row, (job, reason) in enumerate(zip(held, rows["reason"].tolist(), strict=False)):
+            if not reason:
                 self.starts.aim_again(index, job, rows["best/image"][row])
                 rows["threshold"][row] = job.threshold
                 rows["best/feasible"][row] = rows["best/mse"][row] <= job.threshold

@@ -182,6 +182,53 @@ def test_target_and_answer_ignore_the_batch(lane):
             assert torch.equal(got.trace, expected.trace)
 
 
+LEVELS = torch.tensor([0.9, 0.6, 0.3, 0.1], dtype=torch.float64)
+
+
+def flat_world():
+    """A generator of flat images, from black to white: noise that depends on the image differs as much as it can."""
+    return LinearToy(
+        torch.full((1, SIDE, SIDE, 1), 0.2, dtype=torch.float64), torch.full((1, SIDE, SIDE), 0.5, dtype=torch.float64)
+    )
+
+
+def flat(operator):
+    """Measurements of flat images; no search starts at the level that it has to find."""
+    images = LEVELS[:, None, None, None].expand(-1, 1, SIDE, SIDE)
+    return [Search(str(k), operator.measure(image[None], rng(k))[0], index=k) for k, image in enumerate(images)]
+
+
+def test_target_follows_the_search_where_the_noise_depends_on_the_image():
+    """Poisson noise of a flat image: variance level / 30, of the image that is found and not of the start."""
+    operator = PoissonNoise(30, bits=None)
+    phase = replace(PHASE, optimiser=SGD(rate=1.0), stop=StopRule(steps=200, target_noise=1.0, at_target=False))
+    for result in Engine(flat_world(), operator, [phase]).run(flat(operator)):
+        level = float(LEVELS[result.index])
+        assert float(result.image.mean()) == pytest.approx(level, rel=0.1)
+        assert result.target_mse == pytest.approx(float(result.image.mean()) / 30, rel=0.06)
+
+
+@pytest.mark.parametrize(
+    ("operator", "varies"), [(PoissonNoise(30, bits=None), True), (GaussianNoise(SIGMA), False), (Identity(), False)]
+)
+def test_noise_that_does_not_depend_on_the_image_is_simulated_once(operator, varies):
+    engine = Engine(flat_world(), operator, [PHASE])
+    assert engine.starts.noise_varies(0, IMAGE) is varies
+    silent = Engine(flat_world(), operator, [replace(PHASE, stop=StopRule(steps=5, target_db=20.0))])
+    assert not silent.starts.noise_varies(0, IMAGE)
+
+
+def test_moving_targets_ignore_the_batch():
+    operator = PoissonNoise(30, bits=None)
+    phase = replace(PHASE, optimiser=SGD(rate=0.5), stop=StopRule(steps=40, target_noise=1.5))
+    alone = [next(Engine(flat_world(), operator, [phase], slots=1).run([search])) for search in flat(operator)]
+    assert len({result.steps for result in alone}) > 1
+    together = sorted(Engine(flat_world(), operator, [phase], slots=4).run(flat(operator)[::-1]), key=lambda result: result.index)
+    for got, expected in zip(together, alone, strict=True):
+        assert (got.target_mse, got.steps, got.reason) == (expected.target_mse, expected.steps, expected.reason)
+        assert torch.equal(got.trace, expected.trace)
+
+
 @pytest.mark.parametrize("value", [0, -1.0, float("nan"), float("inf")])
 def test_numbers_are_checked(value):
     with pytest.raises(ValueError, match="search target_noise: expected a number above 0"):
