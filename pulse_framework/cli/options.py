@@ -50,11 +50,11 @@ def split_overrides(arguments: list[str]) -> tuple[list[str], list[str]]:
     return [text for text in arguments if text not in overrides], overrides
 
 
-def example_photo() -> Path:
-    """The bundled portrait: inside the installed package, or beside it in a checkout."""
+def example_photo(name: str = "face.png") -> Path:
+    """A bundled picture, ``face.png`` or the whole ``portrait.jpg``: inside the installed package, or beside it in a checkout."""
     inside = Path(str(files("pulse_framework")))
-    photo = inside / "examples" / "face.png"
-    return photo if photo.exists() else inside.parent / "examples" / "face.png"
+    photo = inside / "examples" / name
+    return photo if photo.exists() else inside.parent / "examples" / name
 
 
 def say(text: str) -> None:
