@@ -3,10 +3,11 @@
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm
+from pulse_framework.search.levenberg import LevenbergMarquardt
 from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsistency, PoissonLikelihood, StudentLikelihood
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
-from pulse_framework.search.optimisers import SGD, Adam, Adamax, Optimiser
+from pulse_framework.search.optimisers import SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
 from pulse_framework.search.plan import Answer, Plan, single_phase
 from pulse_framework.search.result import SearchResult, Status, StopReason
@@ -23,13 +24,16 @@ __all__ = [
     "Coupling",
     "Engine",
     "Evaluation",
+    "FirstOrder",
     "GaussianEnergy",
     "GaussianLikelihood",
     "Geocross",
     "HuberConsistency",
+    "Iterate",
     "L1Consistency",
     "L2Consistency",
     "LatentNorm",
+    "LevenbergMarquardt",
     "Linear1Cycle",
     "Linear1CycleDrop",
     "NearestDraw",

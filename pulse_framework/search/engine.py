@@ -7,6 +7,7 @@ fills up with idle rows where it must.
 """
 
 import itertools
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -87,6 +88,9 @@ class Engine:
             raise ValueError("engine phases: expected at least one phase, got none")
         self.slots, self.lane, self.poll_every, self.observe = 2 ** (slots.bit_length() - 1), lane, poll_every, observe
         self.starts = Starts(generator, degradation, self.phases, start or NearestDraw())
+        for phase, priors in zip(self.phases, self.starts.priors, strict=True):
+            moved = sum(math.prod(block.shape) for block in generator.blocks if block.name in priors)
+            phase.optimiser.check(phase.objective, moved, math.prod(self.starts.measurement_shape))
         self._widths = Widths(self.starts, self.slots, lane)
         self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
         self._finished = self._evaluations = 0

@@ -110,6 +110,11 @@ class Objective:
             raise ValueError("Objective: expected at least one term, got none; add L2Consistency")
         self.terms = dict(terms)
 
+    @property
+    def l2_weight(self) -> float:
+        """Weight of the mean square of A(x) - y, of the terms that have no floor."""
+        return sum(term.weight for term in self.terms.values() if isinstance(term, L2Consistency) and not term.floor)
+
     def on(self, generator: Generator, moved: Sequence[str]) -> "Objective":
         """The terms that apply to a search of the blocks ``moved``.
 

@@ -1,4 +1,4 @@
-"""First-order optimisers whose rows are separate searches.
+"""Optimisers whose rows are separate searches: what every one of them is, and those of first order.
 
 Each row has its own age, so a slot can be refilled while its neighbours are half way. What depends on the age alone (rate,
 bias corrections) is computed once for a whole phase, in double precision, as a table; settings are frozen and the moments live
@@ -6,20 +6,92 @@ in a dictionary beside the optimiser.
 """
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["SGD", "Adam", "Adamax", "Optimiser"]
+from pulse_framework.latents import Latents
+from pulse_framework.manifolds import Manifold
+from pulse_framework.search.objective import Objective
+
+__all__ = ["SGD", "Adam", "Adamax", "FirstOrder", "Iterate", "Optimiser"]
 
 State = dict[str, Tensor]
 
 
+@dataclass(frozen=True)
+class Iterate:
+    """Where N searches are, as an optimiser sees it.
+
+    Attributes:
+        latents: The whole input of the generator, without gradients.
+        gradients: Of the objective, by the name of every block that moves, in ambient coordinates.
+        manifolds: Of every block that moves.
+        objective: Shape (N,).
+        live: Whether a search goes on, shape (N,).
+        sound: Whether its gradients are finite, shape (N,), where they may be otherwise (float16); such gradients are zero here.
+        coefficients: Row of the optimiser's table for the step of each search, shape (K, N).
+        weight: Of the mean square of A(G(z)) - y in the objective.
+        measured: A(G(z)) of any number of whole inputs, under the gradient mode that holds.
+    """
+
+    latents: Latents
+    gradients: Latents
+    manifolds: Mapping[str, Manifold]
+    objective: Tensor
+    live: Tensor
+    sound: Tensor | None
+    coefficients: Tensor
+    weight: float
+    measured: Callable[[Latents], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Optimiser(ABC):
-    """Turns gradients into steps; the manifold of the block turns steps into new latents.
+    """Says where every search goes next; settings are frozen, and what it remembers is the search's.
+
+    Attributes:
+        rate: Step length before the schedule; see the optimiser for its unit.
+    """
+
+    rate: float
+
+    def __post_init__(self) -> None:
+        if not 0 < self.rate < float("inf"):
+            raise ValueError(f"{type(self).__name__} rate: expected a positive number, got {self.rate}")
+
+    def check(self, objective: Objective, latents: int, measurement: int) -> None:
+        """Refuse what it cannot do, before any work.
+
+        Args:
+            objective: What is minimised.
+            latents: How many numbers move.
+            measurement: How many are measured.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        del objective, latents, measurement
+
+    @abstractmethod
+    def begin(self, latents: Latents, measurement: Float[Tensor, "N *m"]) -> State:
+        """What it remembers of searches that begin at these blocks; every tensor has the leading axis N."""
+
+    @abstractmethod
+    def table(self, rates: Float[Tensor, " T"]) -> Float[Tensor, "T K"]:
+        """Coefficients of each step of a phase, from its scheduled rates; float64."""
+
+    @abstractmethod
+    def move(self, at: Iterate, state: State) -> tuple[Latents, State]:
+        """The next latents of every block that moves, on their manifolds, and what is remembered then."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FirstOrder(Optimiser):
+    """Turns the gradient of one block into a step; the manifold of the block turns steps into new latents.
 
     Attributes:
         rate: Step length before the schedule, in latent units.
@@ -27,12 +99,7 @@ class Optimiser(ABC):
             steps in the ambient space and rescales.
     """
 
-    rate: float
     riemannian: bool = False
-
-    def __post_init__(self) -> None:
-        if not 0 < self.rate < float("inf"):
-            raise ValueError(f"{type(self).__name__} rate: expected a positive number, got {self.rate}")
 
     @property
     def vectors(self) -> tuple[str, ...]:
@@ -44,18 +111,39 @@ class Optimiser(ABC):
         """Moments of a search that begins at ``x``; every tensor has the leading axis N."""
 
     @abstractmethod
-    def table(self, rates: Float[Tensor, " T"]) -> Float[Tensor, "T K"]:
-        """Coefficients of each step of a phase, from its scheduled rates; float64."""
-
-    @abstractmethod
     def step(
         self, gradient: Float[Tensor, "N *event"], state: State, coefficients: Float[Tensor, "K N *one"]
     ) -> Float[Tensor, "N *event"]:
         """The step to take, in latent units; updates ``state`` in place."""
 
+    def begin(self, latents: Latents, measurement: Float[Tensor, "N *m"]) -> State:
+        """The moments of every block."""
+        del measurement
+        return {f"{name}/{key}": value for name, x in latents.items() for key, value in self.start(x).items()}
+
+    def move(self, at: Iterate, state: State) -> tuple[Latents, State]:
+        """One step of every block on its own."""
+        latents: dict[str, Tensor] = {}
+        state = dict(state)
+        for name, gradient in at.gradients.items():
+            x, manifold = at.latents[name], at.manifolds[name]
+            one = (-1, *[1] * (x.ndim - 1))
+            if self.riemannian:
+                gradient = manifold.tangent(x, gradient)
+            own = {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
+            step = self.step(gradient, own, at.coefficients.reshape(-1, *x.shape[:1], *one[1:]))
+            if at.sound is not None:
+                step = torch.where(at.sound.reshape(one), step, 0)
+            moved = manifold.retract(x, step)
+            if self.riemannian:
+                own |= {key: manifold.tangent(moved, own[key]) for key in self.vectors}
+            latents[name] = moved
+            state |= {f"{name}/{key}": value for key, value in own.items()}
+        return latents, state
+
 
 @dataclass(frozen=True, kw_only=True)
-class SGD(Optimiser):
+class SGD(FirstOrder):
     """Gradient descent with heavy-ball momentum, as ``torch.optim.SGD``."""
 
     momentum: float = 0.0
@@ -77,7 +165,7 @@ class SGD(Optimiser):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adam(Optimiser):
+class Adam(FirstOrder):
     """Adam (Kingma and Ba, ICLR 2015), entry by entry, as ``torch.optim.Adam``."""
 
     beta1: float = 0.9
@@ -103,7 +191,7 @@ class Adam(Optimiser):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Adamax(Optimiser):
+class Adamax(FirstOrder):
     """Adam with the infinity norm (Kingma and Ba, section 7.1), as ``torch.optim.Adamax``."""
 
     beta1: float = 0.9

@@ -14,6 +14,7 @@ from torch import Tensor
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents
 from pulse_framework.search.objective import Evaluation
+from pulse_framework.search.optimisers import Iterate
 from pulse_framework.search.phases import Phase
 from pulse_framework.search.result import REASONS, StopReason
 
@@ -76,10 +77,8 @@ class RowStepper:
         for name, value in latents.items():
             rows[f"latent/{name}"] = value.clone()
             rows[f"best/latent/{name}"] = value.clone()
-        for name in self.priors:
-            for key, state in self.phase.optimiser.start(latents[name]).items():
-                rows[f"state/{name}/{key}"] = state
-        return rows
+        state = self.phase.optimiser.begin({name: latents[name] for name in self.priors}, measurement)
+        return rows | {f"state/{key}": value for key, value in state.items()}
 
     def step(self, rows: Rows) -> None:
         """Evaluate the iterate, keep it where it is the best so far, decide who stops, move on.
@@ -104,7 +103,7 @@ class RowStepper:
             raise ValueError(f"phase blocks: expected blocks that the objective depends on, got {idle}; leave them out")
         with torch.no_grad():
             finite = self._keep(rows, latents, at, objective.detach())
-            self._move(rows, latents, finite, gradients, float16=float16)
+            self._move(rows, latents, finite, gradients, objective.detach(), float16=float16)
 
     def _names(self, rows: Rows) -> list[str]:
         return [key.removeprefix("latent/") for key in rows if key.startswith("latent/")]
@@ -156,34 +155,39 @@ class RowStepper:
         rows["reason"] = torch.where(live, reason, rows["reason"])
         return finite
 
-    def _move(self, rows: Rows, latents: Latents, finite: Tensor, gradients: Latents, *, float16: bool) -> None:
+    def _move(
+        self, rows: Rows, latents: Latents, finite: Tensor, gradients: dict[str, Tensor], objective: Tensor, *, float16: bool
+    ) -> None:
         """One step of the optimiser on the manifold of every block that moves."""
-        optimiser = self.phase.optimiser
         sound = torch.stack([gradient.flatten(1).isfinite().all(1) for gradient in gradients.values()]).all(0)
         scale = rows["scale"]
         if float16:
             rows["scale"] = torch.where(sound, scale, scale / 2)
+            for name, gradient in gradients.items():
+                one = (-1, *[1] * (gradient.ndim - 1))
+                gradients[name] = torch.where(sound.reshape(one), gradient / scale.reshape(one), 0)
         else:
             live = (rows["reason"] == 0) & finite & ~sound
             rows["reason"] = torch.where(live, _NON_FINITE, rows["reason"])
-        coefficients = self.table[(rows["steps"] - 1).clamp(0, len(self.table) - 1)].T
-        for name, gradient in gradients.items():
-            x, manifold = latents[name].detach(), self.priors[name].manifold
-            one = (-1, *[1] * (x.ndim - 1))
-            if float16:
-                gradient = torch.where(sound.reshape(one), gradient / scale.reshape(one), 0)
-            if optimiser.riemannian:
-                gradient = manifold.tangent(x, gradient)
-            prefix = f"state/{name}/"
-            state = {key.removeprefix(prefix): value for key, value in rows.items() if key.startswith(prefix)}
-            step = optimiser.step(gradient, state, coefficients.reshape(-1, *x.shape[:1], *one[1:]))
-            if float16:
-                step = torch.where(sound.reshape(one), step, 0)
-            moved = manifold.retract(x, step)
-            if optimiser.riemannian:
-                state |= {key: manifold.tangent(moved, state[key]) for key in optimiser.vectors}
-            rows[f"latent/{name}"] = moved
-            rows |= {prefix + key: value for key, value in state.items()}
+        at = Iterate(
+            latents={name: value.detach() for name, value in latents.items()},
+            gradients=gradients,
+            manifolds={name: prior.manifold for name, prior in self.priors.items()},
+            objective=objective,
+            live=rows["reason"] == 0,
+            sound=sound if float16 else None,
+            coefficients=self.table[(rows["steps"] - 1).clamp(0, len(self.table) - 1)].T,
+            weight=self.phase.objective.l2_weight,
+            measured=self._measured,
+        )
+        kept = {key.removeprefix("state/"): value for key, value in rows.items() if key.startswith("state/")}
+        moved, state = self.phase.optimiser.move(at, kept)
+        rows |= {f"latent/{name}": value for name, value in moved.items()}
+        rows |= {f"state/{key}": value for key, value in state.items()}
+
+    def _measured(self, latents: Latents) -> Tensor:
+        """A(G(z)), in full precision."""
+        return self.degradation.at(self.generator(latents), latents)
 
 
 def arrange(rows: Rows, kept: list[int], fresh: list[Rows], width: int) -> Rows:
