@@ -92,6 +92,7 @@ ENTRIES = {
     "trajectory_blur": Entry(BLURRED, MATRIX),
     "uncrop": Entry(MASKED, MATRIX),
     "varying_blur": Entry("$\\sum_k m_k \\odot (k_k * x)$", MATRIX),
+    "warp": Entry("$\\sum_q k(F(q - L p - t))\\, x(q)$", "Pillow, PyTorch, its dense matrix"),
     "webp": Entry("$x$", "Pillow's codec is `measure`"),
     "white_balance": Entry("$g_c x_c$", DEFINITION),
 }
