@@ -8,7 +8,7 @@ interpolates; of a map that does both along two directions, F does each along it
 is left out and the weights still sum to 1, as in Pillow.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,13 +16,15 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["KERNELS", "Taps", "apply", "invert", "taps", "transpose"]
+__all__ = ["KERNELS", "Taps", "apply", "covered", "invert", "resample", "taps", "transpose"]
 
 KERNELS = {"bilinear": 1, "bicubic": 2, "lanczos3": 3}
 """Kernels and where they end; the cubic one is that of Keys with a = -1/2, as in Pillow and PULSE."""
 
 _CHUNK = 1 << 22
 """Products held at a time, in numbers of one image."""
+_BLOCK = 1 << 18
+"""Weights computed at a time."""
 _SLACK = 1e-6
 """In pixels: how far a pixel may reach outside and still count as covered, since corners are rounded."""
 
@@ -68,26 +70,29 @@ def taps(
     Raises:
         ValueError: There is no such kernel, or the map has no inverse.
     """
-    if kernel not in KERNELS:
-        raise ValueError(f"affine kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}")
-    matrix = _checked(matrix)
-    filtered = _filter(matrix[:, :2])
-    half = KERNELS[kernel] * np.abs(np.linalg.inv(filtered)).sum(1)  # of the box around the kernel, along x and y
-    corners = _points(made, 0) @ matrix[:, :2].T + matrix[:, 2]
-    inside = ((corners >= -_SLACK) & (corners <= np.array([source[1], source[0]]) + _SLACK)).all(-1)
-    covered = inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:]
-    centres = (_points(made, 0.5) @ matrix[:, :2].T + matrix[:, 2]).reshape(-1, 2)
-    first = np.floor(centres - half + 0.5).astype(np.int64)
-    reach = np.floor(2 * half).astype(int) + 1
-    offsets = np.stack(np.meshgrid(np.arange(reach[0]), np.arange(reach[1])), -1).reshape(-1, 2)
-    rows = max(1, _CHUNK // len(offsets))
-    parts = [
-        _rows(first[i : i + rows], centres[i : i + rows], offsets, filtered, source, kernel) for i in range(0, len(first), rows)
-    ]
-    index, weight = (np.concatenate([part[i] for part in parts]) for i in (0, 1))
+    index, weight = (np.concatenate(parts) for parts in zip(*_blocks(matrix, source, made, kernel), strict=True))
     used = (weight != 0).any(0)
     used[0] |= not used.any()
-    return Taps(torch.from_numpy(index[:, used]), torch.from_numpy(weight[:, used]), torch.from_numpy(covered), source)
+    return Taps(torch.from_numpy(index[:, used]), torch.from_numpy(weight[:, used]), covered(matrix, source, made), source)
+
+
+def covered(matrix: Sequence[Sequence[float]] | np.ndarray, source: tuple[int, int], made: tuple[int, int]) -> Tensor:
+    """Which pixels that are made lie wholly inside of the picture that is sampled, (h, w); arguments as of ``taps``."""
+    matrix = _checked(matrix)
+    corners = _points(made, 0) @ matrix[:, :2].T + matrix[:, 2]
+    inside = ((corners >= -_SLACK) & (corners <= np.array([source[1], source[0]]) + _SLACK)).all(-1)
+    return torch.from_numpy(inside[:-1, :-1] & inside[1:, :-1] & inside[:-1, 1:] & inside[1:, 1:])
+
+
+def resample(
+    x: Float[Tensor, "C H W"], matrix: Sequence[Sequence[float]] | np.ndarray, made: tuple[int, int], kernel: str = "bicubic"
+) -> Float[Tensor, "C h w"]:
+    """``apply`` with ``taps``, which are not kept; arguments and errors as theirs."""
+    flat, parts = x.flatten(1), []
+    for index, weight in _blocks(matrix, (x.shape[-2], x.shape[-1]), made, kernel):
+        taken = flat[:, torch.from_numpy(index).to(x.device)]
+        parts.append((taken * torch.from_numpy(weight).to(x)).sum(-1))
+    return torch.cat(parts, 1).unflatten(1, made)
 
 
 def apply(x: Float[Tensor, "C H W"], matrix: Taps) -> Float[Tensor, "C h w"]:
@@ -106,6 +111,23 @@ def transpose(y: Float[Tensor, "C h w"], matrix: Taps) -> Float[Tensor, "C H W"]
         products = (values[..., None] * weight).flatten(1).mT
         made = made.index_put((index.flatten(),), products, accumulate=True)  # unlike index_add, the same bits at every call
     return made.mT.unflatten(1, matrix.source).contiguous()
+
+
+def _blocks(
+    matrix: Sequence[Sequence[float]] | np.ndarray, source: tuple[int, int], made: tuple[int, int], kernel: str
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Index and weight of the pixels that are made, some at a time."""
+    if kernel not in KERNELS:
+        raise ValueError(f"affine kernel: expected one of {', '.join(KERNELS)}, got {kernel!r}")
+    matrix = _checked(matrix)
+    filtered = _filter(matrix[:, :2])
+    half = KERNELS[kernel] * np.abs(np.linalg.inv(filtered)).sum(1)  # of the box around the kernel, along x and y
+    centres = (_points(made, 0.5) @ matrix[:, :2].T + matrix[:, 2]).reshape(-1, 2)
+    first = np.floor(centres - half + 0.5).astype(np.int64)
+    reach = np.floor(2 * half).astype(int) + 1
+    rows = max(1, _BLOCK // int(reach.prod()))
+    for block in (slice(i, i + rows) for i in range(0, len(first), rows)):
+        yield _rows(first[block], centres[block], reach, filtered, source, kernel)
 
 
 def _checked(matrix: Sequence[Sequence[float]] | np.ndarray) -> np.ndarray:
@@ -132,19 +154,23 @@ def _points(size: tuple[int, int], offset: float) -> np.ndarray:
 
 
 def _rows(
-    first: np.ndarray, centres: np.ndarray, offsets: np.ndarray, filtered: np.ndarray, source: tuple[int, int], kernel: str
+    first: np.ndarray, centres: np.ndarray, reach: np.ndarray, filtered: np.ndarray, source: tuple[int, int], kernel: str
 ) -> tuple[np.ndarray, np.ndarray]:
     """Index and weight of some pixels."""
     height, width = source
-    along, across = (
-        (first + 0.5 - centres) @ filtered[axis][:, None] + offsets @ filtered[axis] for axis in (0, 1)
-    )  # F(q - u), one side at a time
-    weight = _value(kernel, along) * _value(kernel, across)
-    x, y = first[:, :1] + offsets[:, 0], first[:, 1:] + offsets[:, 1]
-    weight *= (x >= 0) & (x < width) & (y >= 0) & (y < height)
-    total = weight.sum(-1, keepdims=True)
+    x, y = (first[:, axis, None] + np.arange(reach[axis]) for axis in (0, 1))
+    dx, dy = x + 0.5 - centres[:, :1], y + 0.5 - centres[:, 1:]  # q - u
+    if filtered[0, 1] == filtered[1, 0] == 0:
+        weight = _value(kernel, dy * filtered[1, 1])[:, :, None] * _value(kernel, dx * filtered[0, 0])[:, None]
+    else:
+        sides = (dx[:, None] * f[0] + dy[:, :, None] * f[1] for f in filtered)
+        weight = np.multiply(*(_value(kernel, side) for side in sides))
+    weight *= ((y >= 0) & (y < height))[:, :, None] & ((x >= 0) & (x < width))[:, None]
+    total = weight.sum((1, 2), keepdims=True)
     near = np.abs(total) > 1e-9
-    return y.clip(0, height - 1) * width + x.clip(0, width - 1), weight * np.where(near, 1 / np.where(near, total, 1), 0)
+    weight *= np.where(near, 1 / np.where(near, total, 1), 0)
+    index = y.clip(0, height - 1)[:, :, None] * width + x.clip(0, width - 1)[:, None]
+    return index.reshape(len(first), -1), weight.reshape(len(first), -1)
 
 
 def _value(kernel: str, t: np.ndarray) -> np.ndarray:

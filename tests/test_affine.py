@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from pulse_framework.affine import Taps, apply, invert, taps, transpose
+from pulse_framework.affine import Taps, apply, covered, invert, resample, taps, transpose
 from pulse_framework.testing.checks import uniform
 
 FILTERS = {"bilinear": Image.Resampling.BILINEAR, "bicubic": Image.Resampling.BICUBIC, "lanczos3": Image.Resampling.LANCZOS}
@@ -105,7 +105,7 @@ def test_rows_sum_to_one_and_nothing_comes_from_outside():
 
 
 def test_covered_pixels_lie_inside_as_a_whole():
-    assert taps([[1, 0, -0.4], [0, 1, 0]], (4, 4), (4, 5)).covered.int().tolist() == [[0, 1, 1, 1, 0]] * 4
+    assert covered([[1, 0, -0.4], [0, 1, 0]], (4, 4), (4, 5)).int().tolist() == [[0, 1, 1, 1, 0]] * 4
     diamond = taps(turned(1, 45, (4, -2)), (8, 8), (9, 9)).covered
     y, x = np.meshgrid(range(9), range(9), indexing="ij")
     for dy, dx in ((0, 0), (0, 1), (1, 0), (1, 1)):
@@ -119,10 +119,12 @@ def test_transpose_and_chunks(monkeypatch):
     whole, back = apply(x, made), transpose(y, made)
     assert float((whole * y).sum()) == pytest.approx(float((x * back).sum()), rel=1e-12)
     monkeypatch.setattr("pulse_framework.affine._CHUNK", 1000)
+    monkeypatch.setattr("pulse_framework.affine._BLOCK", 1000)
     again = taps(turned(1.7, 30, (8, 2)), (24, 20), (11, 10))
     assert torch.equal(again.index, made.index)
     assert torch.equal(again.weight, made.weight)
     assert torch.allclose(apply(x, made), whole, atol=1e-14)
+    assert torch.allclose(resample(x, turned(1.7, 30, (8, 2)), (11, 10)), whole, atol=1e-14)
     assert torch.allclose(transpose(y, made), back, atol=1e-13)
 
 

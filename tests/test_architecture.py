@@ -13,10 +13,19 @@ FOREIGN = [
     "wandb",
     "tensorboard",
     "torchmetrics",
+    "face_alignment",
+    "dlib",
+    "cv2",
     "generators",
     "degradations",
 ]
-PUBLIC = ["pulse_framework", "pulse_framework.search", "pulse_framework.priors", "pulse_framework.interfaces"]
+PUBLIC = [
+    "pulse_framework",
+    "pulse_framework.search",
+    "pulse_framework.priors",
+    "pulse_framework.interfaces",
+    "pulse_framework.faces",
+]
 
 
 def loaded(statement):
