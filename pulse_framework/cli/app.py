@@ -5,6 +5,7 @@ import typer
 from pulse_framework.cli.catalogue import list_choices, weights
 from pulse_framework.cli.check import degradations
 from pulse_framework.cli.degrade import degrade
+from pulse_framework.cli.encoder import encoder
 from pulse_framework.cli.jobs import demo, run, upsample
 from pulse_framework.cli.latents import render, sample
 
@@ -26,3 +27,4 @@ app.command()(render)
 app.command("list")(list_choices)
 app.add_typer(weights, name="weights")
 app.add_typer(degradations, name="degradations")
+app.add_typer(encoder, name="encoder")

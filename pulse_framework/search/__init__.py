@@ -1,5 +1,6 @@
 """The search: engine, phases, objective, optimisers, schedules, results."""
 
+from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm
@@ -22,6 +23,7 @@ __all__ = [
     "Answer",
     "Constant",
     "Coupling",
+    "EncoderStart",
     "Engine",
     "Evaluation",
     "FirstOrder",

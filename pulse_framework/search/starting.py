@@ -36,7 +36,7 @@ class Start(ABC):
 
     @abstractmethod
     def on(self, generator: Generator, degradation: Degradation, priors: Mapping[str, LatentPrior]) -> Begin:
-        """What the settings come to; called once for an engine, it computes nothing before the first search.
+        """What the settings come to; called once for an engine, it computes hardly anything before the first search.
 
         Args:
             generator: G, joint with the unknown parameters of A.
