@@ -7,7 +7,6 @@ That file is found without importing the package, whose import needs what curren
 """
 
 import importlib.util
-from collections.abc import Iterable
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulse_framework.faces.face import Face, FaceDetector
+from pulse_framework.faces.zoom import to_bytes, zoomed
 
 __all__ = ["DlibDetector", "dlib_missing"]
 
@@ -36,7 +36,7 @@ def dlib_missing() -> str:
 
 
 class DlibDetector(FaceDetector):
-    """Faces that look ahead, from about 20 pixels a side, with 68 landmarks of whole pixels.
+    """Faces that look ahead, from about 20 pixels a side, with 68 landmarks, each on a small face's own enlargement.
 
     Args:
         threshold: Least score that counts; the detector's own threshold is 0, and its errors are mostly just above it.
@@ -53,23 +53,25 @@ class DlibDetector(FaceDetector):
         self.threshold = threshold
 
     def __call__(self, photo: Float[Tensor, "3 H W"], path: str = "") -> list[Face]:
-        """Faces, surest first; landmarks lie in the middle of their pixels."""
+        """Faces, surest first."""
         del path
-        detector, predictor = _loaded()
-        pixels = _pixels(photo)
+        detector, _ = _loaded()
+        pixels = to_bytes(photo)
         boxes, scores, _ = detector.run(pixels, _doublings(*pixels.shape[:2]), self.threshold)
         faces = []
         for box, score in zip(boxes, scores, strict=True):
             sides = (float(box.left()), float(box.top()), float(box.right() + 1), float(box.bottom() + 1))
-            faces.append(Face(sides, _points(predictor(pixels, box).parts()), float(score), self.name))
+            faces.append(Face(sides, self.within(photo, sides), float(score), self.name))
         return faces
 
     def within(self, photo: Float[Tensor, "3 H W"], box: tuple[float, float, float, float]) -> np.ndarray:
         """The landmarks of the face in a given box (left, top, right, bottom), (68, 2)."""
         import dlib
 
-        left, top, right, bottom = (round(side) for side in box)
-        return _points(_loaded()[1](_pixels(photo), dlib.rectangle(left, top, right - 1, bottom - 1)).parts())
+        pixels, inside, offset, scale = zoomed(photo, box)
+        left, top, right, bottom = (round(side) for side in inside)
+        found = _loaded()[1](pixels, dlib.rectangle(left, top, right - 1, bottom - 1))
+        return np.array([[point.x + 0.5, point.y + 0.5] for point in found.parts()]) / scale + offset
 
 
 def _model() -> Path | None:
@@ -86,15 +88,6 @@ def _loaded() -> tuple[Any, Any]:
     return dlib.get_frontal_face_detector(), dlib.shape_predictor(str(_model()))
 
 
-def _pixels(photo: Tensor) -> np.ndarray:
-    made: np.ndarray = (photo.detach().cpu().clamp(0, 1) * 255).round().byte().permute(1, 2, 0).contiguous().numpy()
-    return made
-
-
 def _doublings(height: int, width: int) -> int:
     """How often the photo is doubled: twice, for faces of 20 pixels, unless it is too large for that."""
     return next((times for times in (2, 1) if height * width * 4**times <= _PIXELS), 0)
-
-
-def _points(parts: Iterable[Any]) -> np.ndarray:
-    return np.array([[point.x + 0.5, point.y + 0.5] for point in parts])
