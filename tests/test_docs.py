@@ -5,6 +5,7 @@ import os
 import re
 import runpy
 import shlex
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -153,6 +154,7 @@ def place(tmp_path, monkeypatch):
     (tmp_path / "photos").mkdir()
     for name, side in (("photo.png", 8), ("photos/a.png", 8), ("photos/b.png", 16), ("large.png", 64)):
         write_png(torch.rand(3, side, side, generator=torch.Generator().manual_seed(side)), name)
+    shutil.copy(ROOT / "examples" / "portrait.jpg", "portrait.jpg")
     return tmp_path
 
 
@@ -166,7 +168,7 @@ def run(command):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/weights.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/faces.md", "docs/weights.md"])
 def test_commands_run(page, place):
     commands = [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if line.strip()]
     assert commands

@@ -93,8 +93,9 @@ def leftovers(home):
 
 
 def test_card_is_what_the_file_says(tmp_path):
-    card = read_card(write_card(tmp_path, "a.pt", "https://example.org/a.pt", notes="Beware."))
-    expected = content("a.pt", "https://example.org/a.pt", name="toy", folder=tmp_path, notes="Beware.")
+    extra = {"notes": "Beware.", "framing": {"by": "ffhq", "scale": 0.8}}
+    card = read_card(write_card(tmp_path, "a.pt", "https://example.org/a.pt", **extra))
+    expected = content("a.pt", "https://example.org/a.pt", name="toy", folder=tmp_path, **extra)
     assert dataclasses.asdict(card) == expected | {"sources": ("a.pt", "https://example.org/a.pt"), "resolution": (8, 8)}
 
 
@@ -108,6 +109,11 @@ def test_card_is_what_the_file_says(tmp_path):
         ({"size": True}, "key 'size'"),
         ({"format": "../x"}, "key 'format'"),
         ({"licence": ""}, "key 'licence': expected text"),
+        ({"framing": "ffhq"}, "key 'framing': expected \"by\" and, if they are not 1 and 0, the numbers"),
+        ({"framing": {"scale": 1}}, "key 'framing'"),
+        ({"framing": {"by": "eyes"}}, "key 'framing'"),
+        ({"framing": {"by": "ffhq", "scale": "0.8"}}, "key 'framing'"),
+        ({"framing": {"by": "ffhq", "left": 1}}, "key 'framing'"),
         ({"resolution": 64}, "key 'resolution': expected .height, width. in pixels, got 64"),
         ({"sources": []}, "key 'sources'"),
         ({"sources": "a.pt"}, "key 'sources'"),

@@ -2,6 +2,7 @@
 
 import typer
 
+from pulse_framework.cli.align import align
 from pulse_framework.cli.catalogue import list_choices, weights
 from pulse_framework.cli.check import degradations
 from pulse_framework.cli.degrade import degrade
@@ -20,6 +21,7 @@ app = typer.Typer(
 )
 app.command()(demo)
 app.command()(upsample)
+app.command()(align)
 app.command()(degrade)
 app.command()(run)
 app.command()(sample)

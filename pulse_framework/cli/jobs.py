@@ -10,6 +10,7 @@ from omegaconf import DictConfig, open_dict
 
 from pulse_framework.cli.compose import load, named, sweep
 from pulse_framework.cli.degrade import degrade_files
+from pulse_framework.cli.framing import unaligned
 from pulse_framework.cli.options import (
     Allow,
     ConfigDir,
@@ -155,7 +156,7 @@ def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict
     """Run the job, print what was written, and end with the right status."""
     with planning():
         job = prepare(config, allow=allow, overwrite=overwrite)
-    for note in [] if quiet else job.notes:
+    for note in [] if quiet else [*job.notes, *unaligned(config, job.left)]:
         say(f"pulse: {note}")
     try:
         report = job(quiet=quiet)

@@ -1,4 +1,7 @@
-"""Cards: a YAML file named after the weights, with the keys of ``Card`` (not ``name`` and ``folder``; ``notes`` is optional)."""
+"""Cards: a YAML file named after the weights.
+
+Its keys are those of ``Card`` without ``name`` and ``folder``; ``notes`` and ``framing`` are optional.
+"""
 
 import importlib.util
 import re
@@ -32,6 +35,8 @@ class Card:
         resolution: (height, width) of the images generated, in pixels.
         alignment: How faces (or other subjects) lie in the images generated, which photos must match.
         notes: Warnings and limits.
+        framing: The alignment in numbers, arguments of ``pulse_framework.faces.Framing`` (``by``, ``scale``, ``down``); None if
+            unknown.
         folder: Where relative sources start.
     """
 
@@ -46,6 +51,7 @@ class Card:
     resolution: tuple[int, int]
     alignment: str
     notes: str = ""
+    framing: dict[str, Any] | None = None
     folder: Path = Path()
 
     @property
@@ -74,7 +80,7 @@ def read_card(path: str | Path) -> Card:
     given = set(content) if isinstance(content, dict) else set()
     if wrong := sorted(map(str, given - set(_KINDS))):
         raise WeightsError(f"card {path}: expected keys among {sorted(_KINDS)}, got {wrong}; remove or rename them")
-    if missing := sorted(set(_KINDS) - given - {"notes"}):
+    if missing := sorted(set(_KINDS) - given - {"notes", "framing"}):
         raise WeightsError(f"card {path}: expected the keys {sorted(_KINDS)}, got none of {missing}; add them")
     for key, value in content.items():
         wanted, accepts = _KINDS[key]
@@ -101,6 +107,12 @@ def _is_text(value: object) -> bool:
     return isinstance(value, str) and bool(value.strip())
 
 
+def _is_framing(value: object) -> bool:
+    if not isinstance(value, dict) or not {"by"} <= set(value) <= {"by", "scale", "down"}:
+        return False
+    return value["by"] in ("ffhq", "centre") and all(type(value[key]) in (int, float) for key in value if key != "by")
+
+
 def _is_count(value: object) -> bool:
     return type(value) is int and value > 0
 
@@ -124,4 +136,5 @@ _KINDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "resolution": ("[height, width] in pixels", lambda v: isinstance(v, list) and len(v) == 2 and all(map(_is_count, v))),
     "alignment": ("text", _is_text),
     "notes": ("text", _is_text),
+    "framing": ('"by" and, if they are not 1 and 0, the numbers "scale" and "down"', _is_framing),
 }

@@ -1,0 +1,38 @@
+"""The pictures and figures of docs/faces.md are what its script makes of the portrait."""
+
+import runpy
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+DOCS = Path(__file__).parents[1] / "docs"
+
+
+@pytest.fixture(scope="module")
+def script():
+    return runpy.run_path(str(DOCS / "faces.py"))
+
+
+def test_pictures_show_what_the_page_says(script):
+    pictures = script["pictures"]()
+    assert {f"{name}.png" for name in pictures} == {path.name for path in DOCS.glob("faces-*.png")}
+    for name, picture in pictures.items():
+        assert f"({name}.png)" in (DOCS / "faces.md").read_text()
+        assert np.asarray(picture).std() > 30
+    cell, gap = script["CELL"], script["GAP"]
+    photo, seen, mask, difference = (
+        np.asarray(pictures["faces-warp"]).astype(float)[:cell, i * (cell + gap) : i * (cell + gap) + cell] for i in range(4)
+    )
+    inside = mask > 128
+    assert 0.8 < inside.mean() < 0.98
+    assert np.abs(photo - seen)[inside].mean() < 1
+    assert np.abs(difference[inside] - (20 * np.abs(photo - seen)[inside]).clip(max=255)).mean() < 10
+
+
+def test_the_face_comes_back_to_within_a_level(script):
+    table = script["there_and_back"]()
+    assert table in (DOCS / "faces.md").read_text(), "run `python docs/faces.py` and commit what it writes"
+    levels = {int(line.split("|")[1]): float(line.split("|")[2]) for line in table.splitlines()[2:]}
+    assert levels[64] > 2
+    assert max(levels[size] for size in (256, 512)) < 1
