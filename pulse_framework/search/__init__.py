@@ -1,5 +1,6 @@
 """The search: engine, phases, objective, optimisers, schedules, results."""
 
+from pulse_framework.search.bank import LatentBank
 from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine, Progress
 from pulse_framework.search.geocross import Geocross
@@ -34,6 +35,7 @@ __all__ = [
     "Iterate",
     "L1Consistency",
     "L2Consistency",
+    "LatentBank",
     "LatentNorm",
     "LevenbergMarquardt",
     "Linear1Cycle",
