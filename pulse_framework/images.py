@@ -149,7 +149,7 @@ def factor_between(image_size: tuple[int, int], measurement_size: tuple[int, int
         (height, width), (h, w) = image_size, measurement_size
         raise ValueError(
             f"down-scale factor: expected an input of the proportions of {height} x {width} and not larger, got {h} x {w}"
-            " (height x width); crop or shrink the input, or give the factor"
+            " (height x width); crop or shrink the input (`pulse align` cuts out faces), or give the factor"
         )
     return factor
 

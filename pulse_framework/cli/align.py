@@ -1,6 +1,7 @@
 """``pulse align``: faces of photos cut out as a generator wants them."""
 
 import json
+import re
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -144,11 +145,13 @@ def _sidecar(output: Path, source: Source) -> Path:
 
 
 def _check_free(output: Path, sources: Sequence[Source], *, overwrite: bool) -> None:
-    for source in sources:
-        path = _sidecar(output, source)
-        if path.exists() and not overwrite:
+    """Refuse to write over a photo, or over anything else unless told to."""
+    names, photos = {source.name for source in sources}, {source.path.resolve() for source in sources}
+    for path in sorted(output.iterdir()) if output.is_dir() else ():
+        ours = re.fullmatch(r"(.+)(?:_\d+\.png|\.faces\.json)", path.name)
+        if ours is None or ours[1] not in names:
+            continue
+        if path.resolve() in photos:
+            raise ConfigError(f"output {output}: expected a folder that is not the input's, got {path}; choose another")
+        if not overwrite:
             raise ConfigError(f"output {output}: expected no {path.name}, got one; choose another folder or add --overwrite")
-        if any(
-            output.resolve() == source.path.resolve().parent and source.path.name == f"{other.name}_0.png" for other in sources
-        ):
-            raise ConfigError(f"output {output}: expected a folder that is not the input's, got {source.path}; choose another")

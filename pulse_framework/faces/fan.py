@@ -8,6 +8,8 @@ downloaded is checked against the hash in its name, and nothing in the detector'
 
 import hashlib
 import importlib.util
+import logging
+import math
 import os
 import warnings
 from functools import lru_cache
@@ -18,6 +20,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from pulse_framework.faces.face import Face, FaceDetector
 from pulse_framework.faces.zoom import to_bytes, zoomed
@@ -29,6 +32,9 @@ _HOST = "https://www.adrianbulat.com/downloads/python-fan/"
 _BLAZE = "https://github.com/hollance/BlazeFace-PyTorch/raw/master/"
 LANDMARKS = f"{_HOST}2DFAN4-11f355bf06.pth.tar"
 DETECTORS = {"sfd": (f"{_HOST}s3fd-619a316812.pth",), "blazeface": (f"{_BLAZE}blazeface.pth", f"{_BLAZE}anchors.npy")}
+_PIXELS = 1_000_000
+"""Larger photos are reduced to as many for the boxes, since S3FD takes 800 bytes for each; landmarks are found at full size."""
+_LOG = logging.getLogger(__name__)
 
 
 class FanDetector(FaceDetector):
@@ -54,13 +60,20 @@ class FanDetector(FaceDetector):
     def __call__(self, photo: Float[Tensor, "3 H W"], path: str = "") -> list[Face]:
         """Faces, surest first."""
         del path
-        found = self._network.face_detector.detect_from_image(to_bytes(photo))
+        height, width = photo.shape[-2:]
+        part = min(1.0, math.sqrt(_PIXELS / (height * width)))
+        if part < 1:
+            size = (max(1, round(height * part)), max(1, round(width * part)))
+            reduced = functional.interpolate(photo[None], size, mode="area")[0]
+        else:
+            reduced = photo
+        back = np.array([width / reduced.shape[-1], height / reduced.shape[-2]] * 2)
         faces = []
-        for left, top, right, bottom, score in sorted(
-            (np.asarray(row)[[0, 1, 2, 3, -1]] for row in found), key=lambda row: -row[-1]
-        ):
-            box = (float(left), float(top), float(right), float(bottom))
-            faces.append(Face(box, self.within(photo, box), float(score), self.name))
+        for row in self._network.face_detector.detect_from_image(to_bytes(reduced)):
+            left, top, right, bottom = (float(side) for side in np.asarray(row)[:4] * back)
+            box = (left, top, right, bottom)
+            faces.append(Face(box, self.within(photo, box), float(row[-1]), self.name))
+        faces.sort(key=lambda face: -(face.score or 0.0))
         return faces
 
     def within(self, photo: Float[Tensor, "3 H W"], box: tuple[float, float, float, float]) -> np.ndarray:
@@ -101,6 +114,7 @@ def _model(url: str) -> Path:
     by_hand = f"get {url} on another machine and copy it there, or use another backend"
     if os.environ.get("PULSE_OFFLINE", "0") not in ("", "0"):
         raise ValueError(f"{wanted}, and PULSE_OFFLINE forbids the network; unset it, or {by_hand}")
+    _LOG.warning("faces: downloading %s to %s, once", url, path.parent)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
         with TemporaryDirectory(prefix=".fetch-", dir=path.parent) as folder:

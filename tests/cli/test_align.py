@@ -100,6 +100,8 @@ def test_nothing_is_overwritten_unless_told(pulse, tmp_path):
     assert again.status == 2
     assert "expected no portrait.faces.json, got one; choose another folder or add --overwrite" in again.err
     assert pulse(*command, "--overwrite").status == 0
+    (tmp_path / "out" / "portrait.faces.json").unlink()
+    assert "expected no portrait_0.png, got one" in pulse(*command).err
     photo = write_png(torch.rand(3, 9, 9), tmp_path / "a_0.png")
     other = write_png(torch.rand(3, 9, 9), tmp_path / "a.png")
     refused = pulse("align", photo, other, "-o", tmp_path, "--backend", tmp_path / "boxes.json")

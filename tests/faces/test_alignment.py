@@ -122,11 +122,10 @@ def wave(matrix, height, width):
 
 def test_there_and_back_the_portrait_is_the_same():
     photo, square = read_image(PORTRAIT), FFHQ.square(face(portrait_face()))
-    for size in (256, 512):
-        top, left, bottom, right = square.window(512, 512)
-        back, mask = place(crop(photo, square, size), square.moved(-left, -top), bottom - top, right - left)
-        error = ((back - photo[:, top:bottom, left:right]).abs() * mask).sum() / mask.sum() / 3
-        assert float(error) < 1 / 255
+    top, left, bottom, right = square.window(512, 512)
+    back, mask = place(crop(photo, square, 256), square.moved(-left, -top), bottom - top, right - left)
+    error = ((back - photo[:, top:bottom, left:right]).abs() * mask).sum() / mask.sum() / 3
+    assert float(error) < 1 / 255
 
 
 def test_scaled_squares_and_windows():

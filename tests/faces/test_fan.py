@@ -48,6 +48,15 @@ def test_boxes_and_landmarks_are_those_of_the_known_maps(scripted, hub):
     assert FFHQ.square(face).side > 0
 
 
+def test_large_photos_are_reduced_for_the_boxes_alone(scripted, hub, monkeypatch):
+    scripted.write(hub)
+    photo, (points,) = scripted.picture([(120, 104)], 208, 240)
+    monkeypatch.setattr(fan, "_PIXELS", 208 * 240)
+    (face,) = fan.FanDetector()(photo.repeat_interleave(2, 1).repeat_interleave(2, 2))
+    assert np.abs(np.subtract(face.box, [144, 112, 336, 304])).max() < 1e-2
+    assert np.abs(face.landmarks - 2 * points).mean() < 1.4
+
+
 def test_boxes_of_blazeface(scripted, hub):
     scripted.write(hub)
     weights, anchors = scripted.blazeface((120 / 240, 104 / 240), 96 / 240)
@@ -97,7 +106,7 @@ def test_damaged_models(hub, scripted):
         fan.FanDetector()
 
 
-def test_downloads_are_checked(hub, tmp_path, monkeypatch):
+def test_downloads_are_told_and_checked(hub, tmp_path, monkeypatch, caplog):
     monkeypatch.delenv("PULSE_OFFLINE")
     content = b"0123456789" * 1000
     right, wrong = f"net-{hashlib.sha256(content).hexdigest()[:10]}.pth", "net-0123456789.pth"
@@ -111,7 +120,11 @@ def test_downloads_are_checked(hub, tmp_path, monkeypatch):
     try:
         address = f"http://127.0.0.1:{server.server_port}/"
         for name in (right, "plain.npy"):
-            assert fan._model(address + name).read_bytes() == content
+            for _ in range(2):
+                assert fan._model(address + name).read_bytes() == content
+        assert [record.getMessage() for record in caplog.records] == [
+            f"faces: downloading {address}{name} to {hub / 'checkpoints'}, once" for name in (right, "plain.npy")
+        ]
         with pytest.raises(ValueError, match="expected a SHA-256 that starts with 0123456789"):
             fan._model(address + wrong)
         with pytest.raises(ValueError, match=r"missing\.pth of face-alignment in .*the download failed .*copy it there"):
