@@ -25,7 +25,8 @@ class Warp(LinearDegradation):
     """What part of a photo shows an image that lies in it: (C, H, W) to (C, height, width).
 
     Bicubic and Lanczos kernels can take A of an image in [0, 1] a little out of [0, 1] near edges. A and the mask are 0 wherever
-    a pixel does not lie in the image as a whole.
+    a pixel does not lie in the image as a whole, and so has to be the photo that is the measurement. Which pixels those are does
+    not depend on the image's size.
 
     Args:
         corners: Where the image's top left, top right and bottom left corners lie in the measurement: three points (x, y) in

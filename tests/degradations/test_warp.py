@@ -50,6 +50,8 @@ def test_a_face_of_twenty_pixels_is_measured_on_twenty_pixels():
     assert a.measurement_shape((3, 64, 64)) == (3, 28, 26)
     assert int(a.mask((3, 64, 64)).sum()) == 400
     assert a.measurement_shape((3, 256, 256)) == (3, 28, 26)
+    turned = Warp(TURNED, 12, 14)
+    assert torch.equal(turned.mask((3, 64, 64)), turned.mask((1, 37, 37)))
 
 
 def test_it_composes_with_noise_and_keeps_its_mask():
