@@ -28,6 +28,8 @@ from pulse_framework.faces.face import Face
 __all__ = ["FFHQ", "Framing", "Square", "crop", "place"]
 
 _KERNEL = "lanczos3"
+_LARGEST = 8
+"""Of a square's side, in longer sides of its photo."""
 _BOX_SIDE, _BOX_DOWN = 1.85, -0.2
 """Of a square over a detector's box, in sides of the box, where there are no landmarks: for faces that look ahead."""
 
@@ -154,14 +156,20 @@ def crop(photo: Float[Tensor, "C H W"], square: Square, size: int) -> Float[Tens
 
     Raises:
         TypeError: The photo is not of floats.
-        ValueError: The size is below 1, or the square lies outside of the photo.
+        ValueError: The size is below 1, or the square lies outside of the photo or is more than 8 times as large.
     """
     if not photo.is_floating_point():
         raise TypeError(f"crop: expected a photo of floats, got {photo.dtype}; convert it to floats in [0, 1]")
     if size < 1:
         raise ValueError(f"crop size: expected at least 1 pixel, got {size}")
+    height, width = photo.shape[-2:]
+    if not square.side <= _LARGEST * max(height, width):
+        raise ValueError(
+            f"crop: expected a square of at most {_LARGEST} times the photo's {height} x {width} (height x width), got a side of"
+            f" {square.side:.4g}; check the box or the landmarks"
+        )
     border = max(round(square.side * 0.1), 3)
-    top, left, bottom, right = square.window(photo.shape[-2], photo.shape[-1], border)
+    top, left, bottom, right = square.window(height, width, border)
     part, square = photo[..., top:bottom, left:right], square.moved(-left, -top)
     part, (x, y) = _continued(part, square, border)
     square = square.moved(x, y)
@@ -213,7 +221,7 @@ def _continued(part: Tensor, square: Square, border: int) -> tuple[Tensor, tuple
     lack = (reach - x, reach - y, x + reach - width, y + reach - height)  # on the left, top, right, bottom
     if max(lack) <= 0:
         return part, (0, 0)
-    left, top, right, bottom = (max(int(np.ceil(side)) + border, round(square.side * 0.3)) for side in lack)
+    left, top, right, bottom = (max(int(np.ceil(side)) + border, round(square.side * 0.3), 1) for side in lack)
     rows, columns = (_reflected(side, before, after) for side, before, after in ((height, top, bottom), (width, left, right)))
     padded = part[..., rows, :][..., columns]
     h, w = padded.shape[-2:]

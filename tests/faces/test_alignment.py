@@ -6,6 +6,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from PIL import Image
 
 from pulse_framework.faces import FFHQ, Face, Framing, Square, crop, place
@@ -147,6 +149,30 @@ def test_a_face_at_the_edge_of_a_photo_smaller_than_its_square():
     assert bool(crop(x[:, :1, :1], Square((0, 0), (4, 0)), 5).isfinite().all())
 
 
+@given(
+    x=st.floats(-60, 80),
+    y=st.floats(-60, 80),
+    turn=st.floats(-4, 4),
+    half=st.floats(0.5, 70),
+    h=st.integers(1, 30),
+    w=st.integers(1, 30),
+)
+@settings(max_examples=40, deadline=None, derandomize=True)
+def test_any_square_gives_a_picture_or_a_reason(x, y, turn, half, h, w):
+    photo = torch.rand(3, h, w, generator=torch.Generator().manual_seed(0))
+    square = Square((x, y), (half * math.cos(turn), half * math.sin(turn)))
+    reach = abs(square.axis[0]) + abs(square.axis[1])
+    border = max(round(square.side * 0.1), 3)
+    touches = all(-reach - border < at < side + reach + border for at, side in ((x, w), (y, h)))
+    if not touches or square.side > 8 * max(h, w):
+        with pytest.raises(ValueError, match="expected a square"):
+            crop(photo, square, 9)
+        return
+    made = crop(photo, square, 9)
+    assert made.shape == (3, 9, 9)
+    assert -0.5 < float(made.min()) <= float(made.max()) < 1.5
+
+
 @pytest.mark.parametrize(
     ("make", "said"),
     [
@@ -159,6 +185,11 @@ def test_a_face_at_the_edge_of_a_photo_smaller_than_its_square():
         (lambda: Face((0, 0, 1, 1), np.ones((4, 2))), r"expected 68 or 5 finite points \(x, y\), got an array of shape \(4, 2\)"),
         (lambda: Face((0, 0, 1, 1), np.full((5, 2), math.nan)), "finite points"),
         (lambda: crop(torch.zeros(3, 8, 8), Square((4, 4), (2, 0)), 0), "crop size: expected at least 1 pixel"),
+        (
+            lambda: crop(torch.zeros(3, 8, 8), Square((4, 4), (1e9, 0)), 4),
+            "crop: expected a square of at most 8 times the photo's 8 x 8",
+        ),
+        (lambda: crop(torch.zeros(3, 8, 8), Square((4, 4), (math.nan, 0)), 4), "crop: expected a square of at most 8 times"),
     ],
 )
 def test_wrong_arguments(make, said):
