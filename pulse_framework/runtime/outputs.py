@@ -20,6 +20,7 @@ from torch import Tensor
 from pulse_framework.images import write_png
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished
+from pulse_framework.runtime.spread import distances, mean_and_deviation
 from pulse_framework.search import SearchResult, Status, psnr_db
 
 __all__ = ["OutputFolder", "write_atomic", "write_latents"]
@@ -123,6 +124,8 @@ class OutputFolder:
                 f"{len(taken) - 1} more; choose another folder or add --overwrite"
             )
         stale = {stem for source in left for stem in names[source] - set(self.stems(source))}
+        several = {source.name for source in left if f"{source.name}_0" in stale}
+        stale |= {f"{name}_{what}" for name in several for what in ("mean", "std")} - set().union(*names.values())
         self._strike({str(source.path) for source in left}, {f"{stem}.png" for stems in names.values() for stem in stems})
         for stem in stale:
             (self.folder / f"{stem}.png").unlink(missing_ok=True)
@@ -130,9 +133,18 @@ class OutputFolder:
         return left
 
     def write_answer(self, finished: Finished) -> list[Path]:
-        """Write pictures and latents of an answered image, then its lines; returns the pictures."""
+        """Write pictures and latents of an answered image, then its lines; returns the pictures.
+
+        Of several samples also mean and standard deviation of every pixel, the latter doubled: 1/2 is the most there is.
+        """
         source, written = finished.source, []
         fingerprint = self.fingerprint(source)
+        apart = distances(finished.answer.samples)
+        sound = [p for p, r in zip(finished.pictures, finished.answer.samples, strict=True) if r.status is not Status.FAILED]
+        if len(sound) > 1:
+            mean, deviation = mean_and_deviation(sound)
+            write_png(mean, self.folder / f"{source.name}_mean.png")
+            write_png(2 * deviation, self.folder / f"{source.name}_std.png")
         for sample, (stem, result) in enumerate(zip(self.stems(source), finished.answer.samples, strict=True)):
             output, latent = f"{stem}.png", f"{stem}.safetensors"
             if result.status is not Status.FAILED:
@@ -148,7 +160,8 @@ class OutputFolder:
                 write_latents(self.folder / latent, result.latents, metadata)
                 write_png(finished.pictures[sample], self.folder / output)
                 written.append(self.folder / output)
-            self._append(self._record(source, sample, result, finished.errors[sample], output, latent))
+            line = self._record(source, sample, result, finished.errors[sample], output, latent)
+            self._append(line | (apart[sample] if self.samples > 1 else {}))
         return written
 
     def write_rejected(self, rejected: Rejected) -> None:

@@ -43,12 +43,12 @@ def test_everything_written_is_consistent(pulse, records, small, linear, linear_
     assert sorted(done.out.splitlines()) == sorted(str(out / f"{path.stem}_{k}.png") for path in small for k in range(3))
     assert {path.name for path in out.iterdir()} == {"config.yaml", "grid.png", "results.jsonl"} | {
         f"{path.stem}_{k}.{kind}" for path in small for k in range(3) for kind in ("png", "safetensors")
-    }
+    } | {f"{path.stem}_{what}.png" for path in small for what in ("mean", "std")}
     generator, operator = load(linear_file), Downscale(4)
     lines = records(out)
     assert len(lines) == 6
     for line in lines:
-        assert set(line) == FIELDS
+        assert set(line) == FIELDS | {"image_distance", "latent_distance"}
         image = generator({"z": load_file(out / line["latent"])["z"][None]})
         mse = (operator(image)[0] - read_image(line["input"])).square().mean().item()
         assert line["mse"] == pytest.approx(mse, rel=1e-5)
@@ -123,6 +123,23 @@ def test_the_default_generator_too(pulse, tmp_path):
         assert all(torch.equal(value, reference[key]) for key, value in latents_of(tmp_path / name).items())
     with Image.open(tmp_path / "all" / "0.png") as image:
         assert image.size == (64, 64)
+
+
+def test_samples_tell_how_far_they_are_apart(pulse, records, small, linear, linear_file, tmp_path):
+    """Distances to the nearest other sample, and mean and deviation of every pixel, recomputed from the latents."""
+    out = tmp_path / "out"
+    pulse("upsample", small[0], "-o", out, *linear, "--samples", 4)
+    lines = records(out)
+    z = torch.stack([load_file(out / line["latent"])["z"] for line in lines]).double()
+    images = load(linear_file)({"z": z.float()}).detach().double()
+    for space, field in ((z, "latent_distance"), (images.flatten(1), "image_distance")):
+        apart = torch.cdist(space, space) / space.shape[1] ** 0.5 + 1e9 * torch.eye(4)
+        assert [line[field] for line in lines] == pytest.approx(apart.amin(1).tolist(), rel=1e-4)
+    stem = small[0].stem
+    assert torch.allclose(read_image(out / f"{stem}_mean.png").double(), images.mean(0).clamp(0, 1), atol=0.51 / 255)
+    spread = 2 * images.std(0, correction=0)
+    assert spread.max() > 0.1
+    assert torch.allclose(read_image(out / f"{stem}_std.png").double(), spread.clamp(0, 1), atol=0.51 / 255)
 
 
 def test_resumes_and_refuses_other_settings(pulse, records, small, linear, tmp_path):
