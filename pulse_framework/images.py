@@ -5,16 +5,14 @@ Colours are taken as sRGB: embedded colour profiles are not applied. Transparent
 values, as web browsers do.
 """
 
-import os
+import io
 import struct
-import uuid
 import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from math import floor
 from pathlib import Path
-from typing import BinaryIO
 
 import numpy as np
 import torch
@@ -23,7 +21,9 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
-__all__ = ["MAX_PIXELS", "ReadError", "factor_between", "peek", "read_image", "to_tensor", "write_png"]
+from pulse_framework.files import write_atomic
+
+__all__ = ["MAX_PIXELS", "ReadError", "factor_between", "peek", "png_bytes", "read_image", "to_tensor", "write_png"]
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is read, in pixels; checked in the file's header, before anything is decoded."""
@@ -66,7 +66,7 @@ def peek(path: str | Path) -> tuple[int, int]:
 
 
 def write_png(image: Float[Tensor, "C H W"], path: str | Path, text: Mapping[str, str] | None = None) -> Path:
-    """Clamp to [0, 1], round to 8 bits and write; the file is there completely or not at all.
+    """Write a picture as ``png_bytes`` makes it; the file is there completely or not at all.
 
     Args:
         image: Grey (C = 1) or RGB (C = 3).
@@ -82,17 +82,34 @@ def write_png(image: Float[Tensor, "C H W"], path: str | Path, text: Mapping[str
         OSError: The file cannot be written.
     """
     path = Path(path)
+    content = png_bytes(image, text, where=str(path))
+    write_atomic(path, content)
+    return path
+
+
+def png_bytes(image: Float[Tensor, "C H W"], text: Mapping[str, str] | None = None, where: str = "picture") -> bytes:
+    """A PNG file: clamped to [0, 1] and rounded to 8 bits.
+
+    Args:
+        image: Grey (C = 1) or RGB (C = 3).
+        text: Metadata, as PNG text chunks; a key has 1 to 79 Latin-1 characters.
+        where: Begins the message of an error.
+
+    Raises:
+        TypeError: The image is not a tensor of floats.
+        ValueError: It has another shape or values that are not finite.
+    """
     if not isinstance(image, Tensor) or not image.is_floating_point():
         got = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise TypeError(f"{path}: expected a tensor of floats, got {got}; pass it through to_tensor first")
-    _check_picture(image, str(path))
+        raise TypeError(f"{where}: expected a tensor of floats, got {got}; pass it through to_tensor first")
+    _check_picture(image, where)
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).contiguous().numpy()
     info = PngInfo()
     for key, value in (text or {}).items():
         info.add_text(key, value)
-    with _replacing(path) as file:
-        Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG", pnginfo=info)
-    return path
+    file = io.BytesIO()
+    Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG", pnginfo=info)
+    return file.getvalue()
 
 
 def to_tensor(image: str | Path | Image.Image | np.ndarray | Tensor) -> Float[Tensor, "C H W"]:
@@ -258,17 +275,3 @@ def _check_picture(picture: Tensor, where: str) -> None:
         raise ValueError(f"{where}: expected one picture (C, H, W) with C of 1 or 3, got shape {tuple(picture.shape)}")
     if not bool(picture.isfinite().all()):
         raise ValueError(f"{where}: expected finite values, got NaN or infinity")
-
-
-@contextmanager
-def _replacing(path: Path) -> Iterator[BinaryIO]:
-    """A file to write in the same folder, put in the place of ``path`` once it is complete and on the disk."""
-    part = path.with_name(f".{uuid.uuid4().hex}.part")
-    try:
-        with part.open("xb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)

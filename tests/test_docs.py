@@ -122,6 +122,15 @@ def test_every_setting_of_the_search_is_explained_with_its_default():
                 assert table[f"`{key}`"] == yaml.safe_dump(value).split("\n")[0], f"{key}: expected the default {value}"
 
 
+def test_every_promise_names_a_test_that_there_is():
+    named = [re.findall(r"`(test_\w+)`", row) for row in rows(ROOT / "docs/reliability.md")]
+    promises = [names for names in named if names]
+    assert len(promises) > 5
+    written = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
+    for name in {name for names in promises for name in names}:
+        assert f"def {name}(" in written, f"docs/reliability.md: expected a test {name}, got none"
+
+
 def test_completeness_is_not_vacuous(tmp_path):
     assert {"generators/dcgan.py", "degradations/downscale.py"} <= set(MODULES)
     case = tmp_path / "test_x.py"

@@ -14,8 +14,9 @@ from pulse_framework.cli.compose import ConfigError, load
 from pulse_framework.cli.framing import card_of, framing_of
 from pulse_framework.cli.options import ConfigDir, Generator, Out, Overwrite, Quiet, planning, say, split_overrides
 from pulse_framework.faces import BACKENDS, FFHQ, Face, FaceDetector, Framing, Square, crop, detector
+from pulse_framework.files import write_atomic
 from pulse_framework.images import read_image, write_png
-from pulse_framework.runtime import Source, take_in, write_atomic
+from pulse_framework.runtime import Source, take_in
 
 __all__ = ["align"]
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from pulse_framework.cli.compose import ConfigError, build, configs_folder
 from pulse_framework.cli.options import planning, say
-from pulse_framework.runtime import write_atomic
+from pulse_framework.files import write_atomic
 
 __all__ = ["convert_checkpoint", "inspect_checkpoint"]
 

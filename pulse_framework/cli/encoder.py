@@ -26,9 +26,9 @@ from pulse_framework.cli.options import (
     planning,
     say,
 )
+from pulse_framework.files import write_atomic
 from pulse_framework.interfaces import Degradation as DegradationInterface
 from pulse_framework.interfaces import Generator as GeneratorInterface
-from pulse_framework.runtime import write_atomic
 from pulse_framework.search import Plan
 from pulse_framework.search.encoder import Training, encoder_card, encoder_probes, encoder_tensors, train_encoder
 from pulse_framework.search.joint import join

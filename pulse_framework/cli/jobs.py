@@ -1,7 +1,9 @@
 """Commands that search: upsample, demo and run."""
 
+import contextlib
+import signal
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -158,11 +160,17 @@ def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict
         job = prepare(config, allow=allow, overwrite=overwrite)
     for note in [] if quiet else [*job.notes, *unaligned(config, job.left)]:
         say(f"pulse: {note}")
+    terminated: list[int] = []
     try:
-        report = job(quiet=quiet)
+        with _told_to_end(terminated):
+            report = job(quiet=quiet)
     except KeyboardInterrupt as interrupt:
-        say("pulse: interrupted; what was finished is on disk, and the same command goes on from there")
-        raise typer.Exit(130) from interrupt
+        what = "told to end" if terminated else "interrupted"
+        say(f"pulse: {what}; what was finished is on disk, and the same command goes on from there")
+        raise typer.Exit(143 if terminated else 130) from interrupt
+    except OSError as error:
+        say(f"pulse: {' '.join(str(error).split())}; what was finished is on disk, and the same command goes on from there")
+        raise typer.Exit(1) from error
     for path in report.written:
         sys.stdout.write(f"{path}\n")
     for item in report.errors:
@@ -172,6 +180,21 @@ def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict
     status = report.exit_status(strict=strict)
     if status:
         raise typer.Exit(status)
+
+
+@contextlib.contextmanager
+def _told_to_end(terminated: list[int]) -> Iterator[None]:
+    """Let SIGTERM, which a scheduler sends before it takes a machine away, end a run as Ctrl-C does; and note that it did."""
+
+    def end(number: int, _: object) -> None:
+        terminated.append(number)
+        raise KeyboardInterrupt
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _summary(report: Report) -> str:

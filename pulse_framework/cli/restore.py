@@ -1,5 +1,6 @@
 """The main job: from a composed configuration to answers on disk."""
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -11,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from pulse_framework.cli.compose import ConfigError, build, build_as, plain
 from pulse_framework.cli.operators import Operators, operators_for
+from pulse_framework.files import write_atomic
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime import (
     Group,
@@ -24,7 +26,6 @@ from pulse_framework.runtime import (
     Tracker,
     known_pixels,
     predict,
-    write_atomic,
 )
 from pulse_framework.search import Plan
 
@@ -92,6 +93,12 @@ class Job:
         Raises:
             KeyboardInterrupt: The user stopped the run; what was finished is on disk.
         """
+        try:
+            return self._search(quiet=quiet)
+        finally:
+            self.writer.folder.release()
+
+    def _search(self, *, quiet: bool) -> Report:
         if self.left and self.generator is not None:
             image_shape = self.generator.image_shape
             channels = {group: operator.measurement_shape(image_shape)[0] for group, operator in self.operators.items()}
@@ -147,15 +154,18 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         own={index: (own.name, plain(own.node)) for index, own in operators.own.items()},
         overwrite=overwrite,
     )
-    bad = {item.path for item in rejected}
-    fit = [source for source in data.sources if source.path not in bad]
-    left = folder.remaining(fit)
-    logger = build(config.logger, allow) if left and config.logger else None
-    folder.strike_rejected(rejected)
-    write_atomic(folder.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)).encode())
-    writer = ResultWriter(folder)
-    for item in rejected:
-        writer.reject(item)
+    with contextlib.ExitStack() as undo:
+        undo.callback(folder.release)
+        bad = {item.path for item in rejected}
+        fit = [source for source in data.sources if source.path not in bad]
+        left = folder.remaining(fit)
+        logger = build(config.logger, allow) if left and config.logger else None
+        folder.strike_rejected(rejected)
+        write_atomic(folder.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)).encode())
+        writer = ResultWriter(folder)
+        for item in rejected:
+            writer.reject(item)
+        undo.pop_all()  # from here on the job holds the folder
     skipped = len(fit) - len(left)
     known = (operators.made, operators.groups, operators.notes)
     return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, keep_known)

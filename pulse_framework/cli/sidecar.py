@@ -15,7 +15,7 @@ import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from pulse_framework.cli.compose import MARK, ConfigError
-from pulse_framework.runtime import write_atomic
+from pulse_framework.files import write_atomic
 
 __all__ = ["Recorded", "Sidecars", "asked_for", "read_sidecar", "sidecar_path", "write_sidecar"]
 

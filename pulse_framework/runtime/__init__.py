@@ -6,7 +6,7 @@ from pulse_framework.runtime.intake import Rejected, Source, take_in
 from pulse_framework.runtime.known import known_pixels
 from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
-from pulse_framework.runtime.outputs import OutputFolder, write_atomic, write_latents
+from pulse_framework.runtime.outputs import OutputFolder, write_latents
 from pulse_framework.runtime.tracking import Tracker, csv_logger, tensorboard_logger, wandb_logger
 from pulse_framework.runtime.trainer import make_trainer, predict
 
@@ -31,6 +31,5 @@ __all__ = [
     "take_in",
     "tensorboard_logger",
     "wandb_logger",
-    "write_atomic",
     "write_latents",
 ]

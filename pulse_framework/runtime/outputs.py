@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,34 +17,35 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from pulse_framework.images import write_png
+from pulse_framework.files import remove_parts, write_atomic
+from pulse_framework.images import png_bytes, write_png
+from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished
 from pulse_framework.runtime.spread import distances, mean_and_deviation
 from pulse_framework.search import SearchResult, Status, psnr_db
 
-__all__ = ["OutputFolder", "write_atomic", "write_latents"]
+__all__ = ["OutputFolder", "write_latents"]
 
 
-def write_atomic(path: Path, content: bytes, check: Callable[[Path], None] | None = None) -> None:
-    """Write a file whole or not at all; ``check`` may look at it, and refuse by raising, before it gets its name."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-    try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        if check is not None:
-            check(temporary)
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+_DAMAGED = "damaged"
+"""In place of a fingerprint: the file of latents is cut short, as a power cut may leave it."""
 
 
 def write_latents(path: Path, latents: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
     """Write one item's latent blocks, without N, as safetensors."""
     tensors = {name: value.detach().cpu().contiguous() for name, value in latents.items()}
-    write_atomic(path, save(tensors, dict(metadata)))
+    write_atomic(path, _settled(save(tensors, dict(metadata))))
+
+
+def _settled(content: bytes) -> bytes:
+    """The same safetensors file with its metadata in order, which the library leaves to chance."""
+    size = int.from_bytes(content[:8], "little")
+    header = json.loads(content[8 : 8 + size])
+    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
+    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    return len(text).to_bytes(8, "little") + text + content[8 + size :]
 
 
 class OutputFolder:
@@ -60,7 +61,7 @@ class OutputFolder:
         own: Name and settings of the degradation of inputs that have one of their own, by index.
 
     Raises:
-        ValueError: The folder cannot be made or written to.
+        ValueError: The folder cannot be made or written to, or another run is writing to it.
     """
 
     def __init__(
@@ -82,8 +83,16 @@ class OutputFolder:
             folder.mkdir(parents=True, exist_ok=True)
             write_atomic(folder / ".writable", b"")
             (folder / ".writable").unlink()
+            self._claim = Claim(folder) if os.environ.get("LOCAL_RANK", "0") == "0" else None  # other ranks share it
+            if self._claim:
+                remove_parts(folder)
         except OSError as error:
             raise ValueError(f"output {folder}: expected a folder to write to, got: {error.strerror}; choose another") from error
+
+    def release(self) -> None:
+        """Let other runs have the folder."""
+        if self._claim:
+            self._claim.release()
 
     def stems(self, source: Source) -> list[str]:
         """Names, without ending, of the files of each sample."""
@@ -148,6 +157,7 @@ class OutputFolder:
         for sample, (stem, result) in enumerate(zip(self.stems(source), finished.answer.samples, strict=True)):
             output, latent = f"{stem}.png", f"{stem}.safetensors"
             if result.status is not Status.FAILED:
+                content = png_bytes(finished.pictures[sample])
                 metadata = {
                     "generator": self.generator,
                     "degradation": self._degradation_of(source)[0],
@@ -156,9 +166,10 @@ class OutputFolder:
                     "restart": str(result.restart),
                     "step": str(result.step),
                     "fingerprint": fingerprint,
+                    "picture": hashlib.sha256(content).hexdigest(),
                 }
                 write_latents(self.folder / latent, result.latents, metadata)
-                write_png(finished.pictures[sample], self.folder / output)
+                write_atomic(self.folder / output, content)
                 written.append(self.folder / output)
             line = self._record(source, sample, result, finished.errors[sample], output, latent)
             self._append(line | (apart[sample] if self.samples > 1 else {}))
@@ -244,16 +255,15 @@ class OutputFolder:
         wanted, recorded = self.fingerprint(source), set().union(*written.values())
         return bool(wanted) and all(
             f"{stem}.png" in recorded
-            and (self.folder / f"{stem}.png").exists()
-            and _recorded(self.folder / f"{stem}.safetensors") == wanted
+            and _recorded(self.folder / f"{stem}.safetensors", picture=self.folder / f"{stem}.png") == wanted
             for stem in self.stems(source)
         )
 
     def _may_replace(self, source: Source, stem: str) -> bool:
-        """Whether there is no such picture, or it is part of an answer to this very search that was cut short."""
-        wanted = self.fingerprint(source)
+        """Whether there is no such picture, or it is part of an answer to this very search that was cut short or damaged."""
+        wanted, latent = self.fingerprint(source), self.folder / f"{stem}.safetensors"
         there = (self.folder / f"{stem}.png").exists()
-        return not there or (bool(wanted) and _recorded(self.folder / f"{stem}.safetensors") == wanted)
+        return not there or (latent.exists() and _recorded(latent) in ({wanted, _DAMAGED} if wanted else {_DAMAGED}))
 
 
 def _db(mse: float | None) -> float | None:
@@ -261,10 +271,15 @@ def _db(mse: float | None) -> float | None:
     return psnr_db(mse) if mse and math.isfinite(mse) else None
 
 
-def _recorded(path: Path) -> str | None:
-    """The fingerprint that a latents file carries; None where there is no such file."""
+def _recorded(path: Path, picture: Path | None = None) -> str | None:
+    """The fingerprint that a latents file carries; None where there is none, or the picture is not the one that it names."""
     try:
         with safe_open(path, "pt") as file:
-            return (file.metadata() or {}).get("fingerprint")
-    except (OSError, SafetensorError):
+            metadata = file.metadata() or {}
+        if picture is not None and hashlib.sha256(picture.read_bytes()).hexdigest() != metadata.get("picture"):
+            return None
+    except OSError:
         return None
+    except SafetensorError:
+        return _DAMAGED
+    return metadata.get("fingerprint")

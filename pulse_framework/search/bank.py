@@ -6,8 +6,7 @@ with N draws of its own pays for every image is paid once for a generator, prior
 
 import contextlib
 import hashlib
-import os
-import tempfile
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from pulse_framework.files import write_atomic
 from pulse_framework.home import cache_folder
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents
@@ -143,15 +143,9 @@ def _same_bits(one: Tensor, other: Tensor) -> bool:
 
 
 def _write(path: Path, matrix: Tensor) -> None:
-    """Write a matrix, whole or not at all; a bank that cannot be kept is no reason to fail."""
+    """Keep a matrix; a bank that cannot be kept is no reason to fail."""
+    file = io.BytesIO()
+    np.save(file, torch.cat([matrix, _check(matrix)]).numpy())
     with contextlib.suppress(OSError):
         path.parent.mkdir(parents=True, exist_ok=True)
-        handle, name = tempfile.mkstemp(dir=path.parent, suffix=".part")
-        try:
-            with os.fdopen(handle, "wb") as file:
-                np.save(file, torch.cat([matrix, _check(matrix)]).numpy())
-                file.flush()
-                os.fsync(file.fileno())
-            Path(name).replace(path)
-        finally:
-            Path(name).unlink(missing_ok=True)
+        write_atomic(path, file.getvalue())

@@ -10,6 +10,7 @@ from torch import nn
 
 from degradations.downscale import Downscale
 from generators.module import ModuleGenerator
+from pulse_framework.files import write_atomic
 from pulse_framework.images import write_png
 from pulse_framework.priors import SpherePrior
 from pulse_framework.runtime import (
@@ -26,7 +27,6 @@ from pulse_framework.runtime import (
     predict,
     tensorboard_logger,
     wandb_logger,
-    write_atomic,
 )
 from pulse_framework.search import Adam, L2Consistency, Objective, Status, single_phase
 
@@ -150,21 +150,22 @@ def test_a_crash_while_writing_leaves_nothing_partial(tmp_path, monkeypatch):
     def crash(descriptor):
         raise OSError("the disk is gone")
 
-    monkeypatch.setattr(outputs.os, "fsync", crash)
+    monkeypatch.setattr("os.fsync", crash)
     with pytest.raises(OSError, match="gone"):
         write_atomic(path, b"new")
     assert path.read_bytes() == b"old"
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize("broken", ["write_png", "write_latents"])
+@pytest.mark.parametrize("broken", ["write_atomic", "write_latents"])
 def test_no_line_is_written_before_its_files(data, tmp_path, monkeypatch, broken):
     def crash(*arguments):
         raise OSError("the disk is full")
 
+    writer = ResultWriter(folder(tmp_path / "out"))
     monkeypatch.setattr(outputs, broken, crash)
     with pytest.raises(OSError, match="full"):
-        search(data, ResultWriter(folder(tmp_path / "out")))
+        search(data, writer)
     assert not (tmp_path / "out" / "results.jsonl").exists()
 
 
@@ -172,6 +173,7 @@ def test_a_failed_search_is_recorded_without_files(data, tmp_path, monkeypatch):
     monkeypatch.setattr("pulse_framework.search.result.SearchResult.status", Status.FAILED)
     writer = ResultWriter(folder(tmp_path / "out"))
     search(data, writer)
+    writer.folder.release()
     assert (writer.counts["failed"], writer.written) == (COUNT, [])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.jsonl"}
     lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()

@@ -1,0 +1,140 @@
+"""Runs that are killed, damaged, doubled or short of disk, and what is promised then."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pulse_framework.runtime import outputs
+
+COUNT, KILLS = 40, 20
+
+
+def contents(folder):
+    """Every file's bytes but those of the overview; lines without their times, in order."""
+    files = {
+        path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("grid.png", "results.jsonl", "config.yaml")
+    }
+    lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
+    return files, sorted(json.dumps({**line, "seconds": None}) for line in lines)
+
+
+def test_a_run_killed_twenty_times_ends_as_an_unbroken_one(make_inputs, linear, pulse, tmp_path):
+    inputs = make_inputs(tmp_path / "inputs", COUNT)
+    command = ["upsample", str(tmp_path / "inputs"), *map(str, linear), "trainer.device=cpu", "data.queue=4"]
+    assert pulse(*command, "-o", tmp_path / "whole").status == 0
+    program = [sys.executable, str(Path(__file__).with_name("killed.py")), "7", str(KILLS), str(tmp_path / "killed")]
+    done = subprocess.run(
+        [*program, *command, "-o", str(tmp_path / "killed")],
+        capture_output=True,
+        text=True,
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        timeout=300,
+        check=False,
+    )
+    died, status = map(int, done.stdout.split())
+    assert status == 0, done.stderr
+    assert died >= KILLS // 2
+    killed, whole = contents(tmp_path / "killed"), contents(tmp_path / "whole")
+    assert killed[0].keys() == whole[0].keys()
+    assert len(killed[0]) == 2 * len(inputs)
+    assert killed == whole
+
+
+@pytest.mark.parametrize(
+    ("suffix", "damage"),
+    [
+        (".png", lambda data: data[:-20]),
+        (".png", lambda data: b""),
+        (".png", lambda data: data[:60] + bytes([data[60] ^ 1]) + data[61:]),
+        (".safetensors", lambda data: data[:-20]),
+        (".safetensors", lambda data: b""),
+    ],
+    ids=["short png", "empty png", "flipped bit", "short latents", "empty latents"],
+)
+def test_a_damaged_file_is_made_anew(pulse, small, linear, tmp_path, suffix, damage):
+    """As a power cut may leave it."""
+    command = ["upsample", *small, "-o", tmp_path / "out", *linear]
+    pulse(*command)
+    whole = contents(tmp_path / "out")
+    path = tmp_path / "out" / f"{small[0].stem}{suffix}"
+    path.write_bytes(damage(path.read_bytes()))
+    again = pulse(*command)
+    assert again.status == 0
+    assert "1 already done" in again.err
+    assert contents(tmp_path / "out") == whole
+
+
+@pytest.mark.parametrize("keep", [1, 30, -2])
+def test_a_torn_line_is_written_anew(pulse, small, linear, tmp_path, keep):
+    command = ["upsample", *small, "-o", tmp_path / "out", *linear]
+    pulse(*command)
+    whole = contents(tmp_path / "out")
+    results = tmp_path / "out" / "results.jsonl"
+    first, second = results.read_bytes().splitlines(keepends=True)
+    results.write_bytes(first + second[:keep])
+    assert pulse(*command).status == 0
+    assert contents(tmp_path / "out") == whole
+
+
+def test_the_second_of_two_runs_into_one_folder_is_refused(pulse, small, linear, tmp_path):
+    out = tmp_path / "out"
+    slow = [*map(str, small), "-o", str(out), *map(str, linear), "search.steps=300000", "search.target_db=300"]
+    with subprocess.Popen(
+        [sys.executable, "-m", "pulse_framework", "upsample", *slow], stderr=subprocess.DEVNULL, stdout=subprocess.DEVNULL
+    ) as first:
+        try:
+            until = time.monotonic() + 60
+            while not (out / "config.yaml").exists() and time.monotonic() < until:
+                time.sleep(0.05)
+            second = pulse("upsample", *small, "-o", out, *linear)
+            assert second.status == 2
+            assert "got one that is in use" in second.err
+        finally:
+            first.send_signal(signal.SIGKILL)
+    after = pulse("upsample", *small, "-o", out, *linear)
+    assert after.status == 0  # the dead hold nothing
+    assert not (out / ".running").exists()
+
+
+@pytest.mark.parametrize(("sent", "status"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)], ids=["terminated", "interrupted"])
+def test_a_run_that_is_told_to_end_says_so_and_goes_on_later(pulse, small, linear, tmp_path, sent, status):
+    out = tmp_path / "out"
+    endless = [*map(str, small), "-o", str(out), *map(str, linear), "search.target_db=300", "search.steps=300000"]
+    program = [sys.executable, "-m", "pulse_framework", "upsample", *endless]
+    with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
+        until = time.monotonic() + 60
+        while not (out / "config.yaml").exists() and time.monotonic() < until:
+            time.sleep(0.05)
+        time.sleep(1)
+        run.send_signal(sent)
+        _, told = run.communicate(timeout=60)
+    assert run.returncode == status
+    assert "the same command goes on from there" in told
+    assert "Traceback" not in told
+    assert not (out / ".running").exists()
+    assert pulse("upsample", *small, "-o", out, *linear).status == 0
+
+
+def test_a_full_disk_is_told_and_what_was_written_stays(pulse, small, linear, tmp_path, monkeypatch):
+    out, write = tmp_path / "out", outputs.write_atomic
+
+    def full(path, *arguments):
+        if path.name == f"{small[1].stem}.png":
+            raise OSError(28, "No space left on device")
+        return write(path, *arguments)
+
+    monkeypatch.setattr(outputs, "write_atomic", full)
+    done = pulse("upsample", *small, "-o", out, *linear)
+    assert done.status == 1
+    assert "No space left on device" in done.err
+    assert "Traceback" not in done.err
+    monkeypatch.undo()
+    again = pulse("upsample", *small, "-o", out, *linear)
+    assert again.status == 0
+    assert "1 already done" in again.err
