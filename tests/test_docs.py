@@ -24,7 +24,7 @@ PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *s
 GROUPS = {"generators": "generator", "degradations": "degradation"}
 MODULES = [f"{kind}/{path.name}" for kind in GROUPS for path in sorted((ROOT / kind).glob("[!_]*.py"))]
 FAST = ["search.start.draws=1", "search.restarts=1", "search.steps=2", "trainer.device=cpu"]
-SHORT = {"upsample": FAST, "run": FAST, "encoder": ["--samples", "64", "--steps", "2"]}
+SHORT = {"upsample": FAST, "run": FAST, "restore": FAST, "encoder": ["--samples", "64", "--steps", "2"]}
 
 
 def blocks(page, language):
@@ -164,6 +164,7 @@ def place(tmp_path, monkeypatch):
     for name, side in (("photo.png", 8), ("photos/a.png", 8), ("photos/b.png", 16), ("large.png", 64)):
         write_png(torch.rand(3, side, side, generator=torch.Generator().manual_seed(side)), name)
     shutil.copy(ROOT / "examples" / "portrait.jpg", "portrait.jpg")
+    shutil.copy(ROOT / "examples/portrait.jpg", tmp_path)
     return tmp_path
 
 

@@ -9,6 +9,7 @@ from pulse_framework.cli.degrade import degrade
 from pulse_framework.cli.encoder import encoder
 from pulse_framework.cli.jobs import demo, run, upsample
 from pulse_framework.cli.latents import render, sample
+from pulse_framework.cli.photos import restore
 
 __all__ = ["app"]
 
@@ -22,6 +23,7 @@ app = typer.Typer(
 app.command()(demo)
 app.command()(upsample)
 app.command()(align)
+app.command()(restore)
 app.command()(degrade)
 app.command()(run)
 app.command()(sample)
