@@ -22,7 +22,7 @@ from pulse_framework.search.jobs import Job, Starts
 from pulse_framework.search.joint import join
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.result import REASONS, SearchResult
-from pulse_framework.search.rows import Rows, RowStepper, arrange
+from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
 from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.widths import Widths, first_row
 
@@ -130,21 +130,25 @@ class Engine:
         held: list[Job] = []
         rows: Rows = {}
         kept: list[int] | None = None
+        paused: dict[int, Rows] = {}  # of searches that had to leave their slot on the way
         while True:
-            fresh = list(itertools.islice(jobs, room - len(held)))
+            fresh = list(itertools.islice(jobs, max(0, room - len(held))))
             if fresh or kept is not None:
                 width = self._widths.choose(stepper, index, len(held) + len(fresh)) if held or fresh else 0
                 if not width:
                     return
-                spare = len(held) + len(fresh) - width
-                if spare > 0:
-                    room, jobs = width, itertools.chain(fresh[-spare:], jobs)
-                    fresh = fresh[:-spare]
-                rows = arrange(rows, kept or [], [first_row(stepper, job) for job in fresh], width)
+                if rest := [*held, *fresh][width:]:
+                    room, jobs = width, itertools.chain(rest, jobs)
+                    places = kept if kept is not None else list(range(len(held)))
+                    paused |= {id(job): _one(rows, place) for job, place in zip(held[width:], places[width:], strict=True)}
+                    kept, held, fresh = places[:width], held[:width], fresh[: max(0, width - len(held))]
+                begin = [paused.pop(id(job)) if id(job) in paused else first_row(stepper, job) for job in fresh]
+                rows = arrange(rows, kept or [], begin, width)
                 held += fresh
             begun = time.perf_counter()
-            for _ in range(poll):
-                stepper.step(rows)
+            if not self._advance(stepper, rows, poll):
+                room, kept = self._widths.slots, list(range(len(held)))
+                continue
             over = rows["reason"].tolist()
             share = (time.perf_counter() - begun) / len(held)
             for job in held:
@@ -158,6 +162,22 @@ class Engine:
             held = [job for row, job in enumerate(held) if not over[row]]
             for job, row in done:
                 yield job, self._result(rows, row, job)
+
+    def _advance(self, stepper: RowStepper, rows: Rows, steps: int) -> bool:
+        """Take some steps; or, where memory does not suffice for one, allow half as many rows from now on and say so."""
+        width = len(rows["steps"])
+        try:
+            for _ in range(steps):
+                stepper.step(rows)
+        except NoRoomError as error:
+            if width <= self._widths.lane_of(stepper):
+                raise RuntimeError(
+                    f"search: expected memory for {width} searches at once, got too little; use a smaller generator, "
+                    "trainer.precision=bf16-mixed, or a smaller search.lane (which changes the bits of results)"
+                ) from error
+            self._widths.narrow(width // 2)
+            return False
+        return True
 
     def _stepper(self, index: int, like: Tensor) -> RowStepper:
         phase = self.phases[index]
@@ -209,3 +229,8 @@ class Engine:
             trace=torch.cat(job.traces),
             parameters={name: value[0].tolist() for name, value in found.items()},
         )
+
+
+def _one(rows: Rows, place: int) -> Rows:
+    """One row as it is."""
+    return {key: value[place : place + 1].clone() for key, value in rows.items()}

@@ -18,7 +18,7 @@ from pulse_framework.search.optimisers import Iterate
 from pulse_framework.search.phases import Phase
 from pulse_framework.search.result import REASONS, StopReason
 
-__all__ = ["RowStepper", "Rows", "arrange"]
+__all__ = ["NoRoomError", "RowStepper", "Rows", "arrange"]
 
 Rows = dict[str, Tensor]
 
@@ -26,6 +26,10 @@ _TARGET, _BUDGET, _STALLED, _NON_FINITE = (
     REASONS.index(reason) for reason in (StopReason.TARGET, StopReason.BUDGET, StopReason.STALLED, StopReason.NON_FINITE)
 )
 _FLOAT16_SCALE = 2.0**16  # objectives are scaled so that float16 gradients do not vanish; each row halves its own on overflow
+
+
+class NoRoomError(RuntimeError):
+    """So many rows do not fit; they are as they were before the step."""
 
 
 @dataclass(frozen=True)
@@ -85,6 +89,7 @@ class RowStepper:
 
         Raises:
             ValueError: The objective does not depend on a block that moves.
+            NoRoomError: The step needs more memory than there is; nothing has changed.
         """
         float16 = torch.is_autocast_enabled(rows["measurement"].device.type) and (
             torch.get_autocast_dtype(rows["measurement"].device.type) == torch.float16
@@ -92,11 +97,16 @@ class RowStepper:
         latents = {name: rows[f"latent/{name}"].detach() for name in self._names(rows)}
         for name in self.priors:
             latents[name].requires_grad_()
-        with torch.enable_grad():
-            at = self._evaluate(latents, rows["measurement"])
-            objective = self.phase.objective(at)
-            loss = objective * rows["scale"] if float16 else objective
-            found = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors], allow_unused=True)
+        try:
+            with torch.enable_grad():
+                at = self._evaluate(latents, rows["measurement"])
+                objective = self.phase.objective(at)
+                loss = objective * rows["scale"] if float16 else objective
+                found = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors], allow_unused=True)
+        except RuntimeError as error:
+            if _is_out_of_memory(error):
+                raise NoRoomError(f"{len(rows['steps'])} searches at once do not fit in memory") from error
+            raise
         gradients = {name: gradient for name, gradient in zip(self.priors, found, strict=True) if gradient is not None}
         if len(gradients) < len(found):
             idle = sorted(set(self.priors) - set(gradients))
@@ -188,6 +198,13 @@ class RowStepper:
     def _measured(self, latents: Latents) -> Tensor:
         """A(G(z)), in full precision."""
         return self.degradation.at(self.generator(latents), latents)
+
+
+def _is_out_of_memory(error: RuntimeError) -> bool:
+    """CUDA's own class, and what the allocators of a CPU and of MPS say."""
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        text in str(error) for text in ("can't allocate memory", "not enough memory", "out of memory")
+    )
 
 
 def arrange(rows: Rows, kept: list[int], fresh: list[Rows], width: int) -> Rows:

@@ -1,13 +1,17 @@
 """Batch widths that keep the bits: matrix products and convolutions may round differently from one width to the next."""
 
+import logging
+
 import torch
 
 from pulse_framework.search.jobs import Job, Starts
 from pulse_framework.search.phases import Search
-from pulse_framework.search.rows import Rows, RowStepper, arrange
+from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
 from pulse_framework.search.streams import draw, stream
 
 __all__ = ["Widths", "first_row"]
+
+_LOG = logging.getLogger(__name__)
 
 
 class Widths:
@@ -29,26 +33,39 @@ class Widths:
         Less than ``count`` only where no width so large keeps the bits.
         """
         wide = [2**power for power in range((count - 1).bit_length(), self.slots.bit_length())]
-        lane = self._lane(stepper)
+        lane = self.lane_of(stepper)
         narrow = [2**power for power in reversed(range(count.bit_length())) if 2**power > lane]
         for width in wide + ([] if count <= lane else narrow):
-            if width == lane or self._keeps_bits(stepper, index, width):
+            if width == lane or (width <= self.slots and self._keeps_bits(stepper, index, width)):
                 return width
         return lane
 
-    def _lane(self, stepper: RowStepper) -> int:
+    def narrow(self, slots: int) -> None:
+        """From now on no more rows than these: more do not fit in memory."""
+        text = "%d searches at once do not fit in memory; going on with %d (next time: search.slots=%d)"
+        _LOG.warning(text, 2 * slots, slots, slots)
+        self.slots = slots
+
+    def lane_of(self, stepper: RowStepper) -> int:
+        """The width of reference on the device of the searches."""
         return self.lane or (1 if stepper.table.device.type == "cpu" else 8)
 
     def _keeps_bits(self, stepper: RowStepper, index: int, width: int) -> bool:
         """Whether a row comes out the same, bit for bit, at this width and at the width ``lane``."""
-        lane = self._lane(stepper)
-        got, reference = (self._probe(stepper, index, count) for count in (width, lane))
+        lane = self.lane_of(stepper)
+        try:
+            got, reference = (self._probe(stepper, index, count) for count in (width, lane))
+        except NoRoomError:
+            if width <= lane:
+                raise
+            self.narrow(width // 2)
+            return False
         order = torch.arange(width) % lane
         return all(torch.equal(value, reference[key][order]) for key, value in got.items())
 
     def _probe(self, stepper: RowStepper, index: int, width: int) -> Rows:
         """Two steps of made-up searches at one width; the same rows over and over, ``lane`` of them."""
-        like, lane = stepper.table, self._lane(stepper)
+        like, lane = stepper.table, self.lane_of(stepper)
         autocast = torch.is_autocast_enabled(like.device.type) and torch.get_autocast_dtype(like.device.type)
         key = (index, width, like.device, like.dtype, autocast)
         if key not in self._probes:
