@@ -23,7 +23,7 @@ from torch import Tensor
 
 from pulse_framework.files import write_atomic
 
-__all__ = ["MAX_PIXELS", "ReadError", "factor_between", "peek", "png_bytes", "read_image", "to_tensor", "write_png"]
+__all__ = ["MAX_PIXELS", "ReadError", "factor_between", "opened", "peek", "png_bytes", "read_image", "to_tensor", "write_png"]
 
 MAX_PIXELS = 100_000_000
 """Largest picture that is read, in pixels; checked in the file's header, before anything is decoded."""
@@ -50,7 +50,7 @@ def read_image(path: str | Path) -> Float[Tensor, "3 H W"]:
     Raises:
         ReadError: The file is missing, a folder, unreadable, empty, damaged, larger than ``MAX_PIXELS`` or of another kind.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         return _decoded(image, str(path))
 
 
@@ -60,7 +60,7 @@ def peek(path: str | Path) -> tuple[int, int]:
     Raises:
         ReadError: The file is missing, a folder, unreadable, empty, not a picture or larger than ``MAX_PIXELS``.
     """
-    with _opened(path) as image:
+    with opened(path) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -192,11 +192,19 @@ def _translated(where: str) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: str | Path) -> Iterator[Image.Image]:
-    """The picture with its header read and its size checked, nothing decoded yet."""
+def opened(path: str | Path) -> Iterator[Image.Image]:
+    """The picture with its header read and its size checked, nothing decoded yet.
+
+    Raises:
+        ReadError: As ``peek``, and whatever a decoder raises inside of the context.
+    """
     path = Path(path)
     try:
+        if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe waits for whoever writes to it
+            raise ReadError(f"{path}: expected {_KINDS}, got a pipe or a device; give a file")
         file = path.open("rb")
+    except ReadError:
+        raise
     except FileNotFoundError as error:
         raise ReadError(f"{path}: expected {_KINDS}, got no such file; check the path") from error
     except IsADirectoryError as error:

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import torch
 import typer
 from omegaconf import DictConfig
@@ -113,7 +112,8 @@ def restore(
         config = load(["degradation=warp", *asked, *overrides], config_dir)
         work = _restorer(config, str(boxes) if boxes else backend, faces, min_size, allow or [])
         sources, rejected = take_in(photos)
-        _check_free(output, sources, overwrite=overwrite)
+        names = _names(sources, photos)
+        _check_free(output, names, overwrite=overwrite)
         output.mkdir(parents=True, exist_ok=True)
         (output / "results.jsonl").unlink(missing_ok=True)
     if not quiet:
@@ -124,7 +124,8 @@ def restore(
     for source in sources:
         try:
             photo = read_photo(source.path)
-            count = _one(work, source, photo, output, scale, only_crops=only_crops, before_after=before_after)
+            (output / names[source]).parent.mkdir(parents=True, exist_ok=True)
+            count = _one(work, source, photo, output, names[source], scale, only_crops=only_crops, before_after=before_after)
         except (ValueError, TypeError) as error:
             errors.append(str(error) if str(source.path) in str(error) else f"{source.path}: {error}")
             continue
@@ -134,8 +135,8 @@ def restore(
         if not count:
             kept = copy_without_faces and not only_crops
             if kept:
-                photo.write(photo.enlarged(scale), output / f"{source.name}.png", {})
-                sys.stdout.write(f"{output / source.name}.png\n")
+                photo.enlarged(scale).write(output / f"{names[source]}{photo.suffix}", {})
+                sys.stdout.write(f"{output / names[source]}{photo.suffix}\n")
             errors.append(f"{source.path}: no face was found{', it is copied' if kept else ''}; give boxes in a file by --boxes")
     for text in errors:
         say(f"pulse: {' '.join(text.split())}")
@@ -159,35 +160,38 @@ def _restorer(config: DictConfig, backend: str, which: str, smallest: int, allow
     return _Restorer(config, made, plan, framing, detector(backend), where, which, smallest, allow)
 
 
-def _one(work: _Restorer, source: Source, photo: Photo, output: Path, scale: int, *, only_crops: bool, before_after: bool) -> int:
+def _one(
+    work: _Restorer, source: Source, photo: Photo, output: Path, name: str, scale: int, *, only_crops: bool, before_after: bool
+) -> int:
     """Restore one photo; how many of its faces were."""
     canvas, written = photo.enlarged(scale), []
     text: dict[str, str] = {}
+    made = f"{name}{photo.suffix}"
     for k, face in enumerate(work.faces(photo, str(source.path))):
         square = work.framing.square(face)
         result, db = work.answer(photo, square, f"{source.key}#{k}")
-        stem = f"{source.name}_face{k}"
+        stem = f"{name}_face{k}"
         record = _record(work, source, result, face, k, db)
         if result.status is not Status.FAILED:
             text = {"Generator": work.config.choices.generator, "Seed": str(result.seed), "Description": f"pulse: {WARNING}"}
             picture = result.image.detach().cpu().float()
             write_latents(output / f"{stem}.safetensors", result.latents, {"generator": text["Generator"], "seed": text["Seed"]})
             write_png(picture, output / f"{stem}.png", text)
-            canvas = photo.with_face(canvas, picture, square.scaled(scale))
+            canvas = canvas.with_face(picture, square.scaled(scale))
             written.append(f"{stem}.png")
             record |= {"crop": f"{stem}.png", "latent": f"{stem}.safetensors"}
-            record |= {"output": None if only_crops else f"{source.name}.png"}
-        with (output / "results.jsonl").open("ab") as file:
-            file.write(json.dumps(record).encode() + b"\n")
+            record |= {"output": None if only_crops else made}
+        with (output / "results.jsonl").open("ab") as lines:
+            lines.write(json.dumps(record).encode() + b"\n")
     if written and not only_crops:
-        photo.write(canvas, output / f"{source.name}.png", text)
-        written.append(f"{source.name}.png")
+        canvas.write(output / made, text)
+        written.append(made)
     if written and before_after:
-        pair = [torch.from_numpy(np.array(side)).movedim(-1, 0) / 255 for side in (photo.enlarged(scale), canvas)]
-        write_png(grid([pair], cell=max(canvas.shape[:2])), output / f"{source.name}_before_after.png")
-    for name in written:
-        sys.stdout.write(f"{output / name}\n")
-    return sum(name != f"{source.name}.png" for name in written)
+        pair = [photo.enlarged(scale).picture, canvas.picture]
+        write_png(grid([pair], cell=max(canvas.image.size)), output / f"{name}_before_after.png")
+    for file in written:
+        sys.stdout.write(f"{output / file}\n")
+    return len(written) - (made in written)
 
 
 def _record(work: _Restorer, source: Source, result: SearchResult, face: Face, number: int, db: float) -> dict[str, Any]:
@@ -210,12 +214,25 @@ def _record(work: _Restorer, source: Source, result: SearchResult, face: Face, n
     }
 
 
-def _check_free(output: Path, sources: list[Source], *, overwrite: bool) -> None:
-    """Refuse to write over a photo, or over anything else unless told to."""
+def _names(sources: list[Source], given: list[str]) -> dict[Source, str]:
+    """What the results of each photo are called, below the output: folders keep their tree."""
+    folders = [Path(text) for text in given if Path(text).is_dir()]
+    made: dict[Source, str] = {}
     for source in sources:
-        path = output / f"{source.name}.png"
-        if any(path.resolve() == other.path.resolve() for other in sources):
-            raise ConfigError(f"output {output}: expected a folder that is not the input's, got {source.path}; choose another")
-        there = [name for name in (path, output / f"{source.name}_face0.png") if name.exists()]
-        if there and not overwrite:
-            raise ConfigError(f"output {output}: expected no {there[0].name}, got one; choose another folder or add --overwrite")
+        inside = [source.path.relative_to(folder).parent for folder in folders if source.path.is_relative_to(folder)]
+        here = inside[0] if inside else Path()
+        name = (here / source.path.stem).as_posix()
+        made[source] = (here / source.name).as_posix() if name in made.values() else name
+    return made
+
+
+def _check_free(output: Path, names: dict[Source, str], *, overwrite: bool) -> None:
+    """Refuse to write over a photo, or over anything else unless told to."""
+    photos = {source.path.resolve() for source in names}
+    for name in names.values():
+        paths = [output / f"{name}{suffix}" for suffix in (".png", ".tif", ".webp", "_face0.png")]
+        for path in (path for path in paths if path.exists()):
+            if path.resolve() in photos:
+                raise ConfigError(f"output {output}: expected a folder that is not the input's, got {path}; choose another")
+            if not overwrite:
+                raise ConfigError(f"output {output}: expected no {path.name}, got one; choose another folder or add --overwrite")

@@ -96,8 +96,8 @@ def test_the_edge_of_a_face_is_no_seam(tmp_path):
     """Along a line across the edge, a flat face in a flat photo changes no faster than the feather lets it."""
     Image.new("RGB", (200, 200), (90, 90, 90)).save(tmp_path / "flat.png")
     photo = read_photo(tmp_path / "flat.png")
-    out = photo.with_face(photo.enlarged(1), torch.full((3, 64, 64), 150 / 255), Square((100.0, 100.0), (50.0, 0.0)))
-    line = out[100, :, 0].astype(int)
+    out = photo.with_face(torch.full((3, 64, 64), 150 / 255), Square((100.0, 100.0), (50.0, 0.0)))
+    line = np.asarray(out.image)[100, :, 0].astype(int)
     assert line[100] == 150
     assert (line[:50] == 90).all()
     feather = 0.15 * 100
@@ -140,6 +140,20 @@ def test_a_bad_photo_does_not_stop_the_rest(pulse, boxes, tmp_path):
     assert "torn.png" in done.err
     assert "empty.jpg" in done.err
     assert (tmp_path / "out/good.png").exists()
+
+
+def test_a_folder_keeps_its_tree_and_its_formats(pulse, boxes, records, tmp_path):
+    (tmp_path / "photos" / "sommer").mkdir(parents=True)
+    gradient().save(tmp_path / "photos" / "sommer" / "größe.webp", lossless=True)
+    gradient("CMYK").save(tmp_path / "photos" / "sommer" / "ink.jpg")
+    gradient().save(tmp_path / "photos" / "größe.jpg")
+    done = pulse("restore", tmp_path / "photos", "-o", tmp_path / "out", "--boxes", boxes, *FAST)
+    assert done.status == 0, done.err
+    names = {"größe.png", "sommer/größe.webp", "sommer/ink.tif"}
+    assert {line["output"] for line in records(tmp_path / "out")} == names
+    assert opened(tmp_path / "out" / "sommer" / "ink.tif").mode == "CMYK"
+    assert {line["crop"] for line in records(tmp_path / "out")} == {f"{name.split('.')[0]}_face0.png" for name in names}
+    assert all((tmp_path / "out" / line["crop"]).exists() for line in records(tmp_path / "out"))
 
 
 def test_photos_without_faces(pulse, tmp_path):
