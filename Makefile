@@ -30,7 +30,7 @@ lint: setup ## Style, types and the import law
 test: lint ## Lint, then every test, with coverage
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --cov --cov-report term:skip-covered --cov-fail-under 90
 
-bench: setup ## Measure imports, engine, downscaling, StyleGANs and restorations, and write benchmarks/README.md
+bench: setup ## Measure imports, engine, downscaling, StyleGANs, restorations and searches, and write benchmarks/README.md
 	$(RUN) benchmarks/imports.py
 	$(RUN) benchmarks/engine.py
 	$(RUN) benchmarks/downscaling.py
@@ -38,6 +38,7 @@ bench: setup ## Measure imports, engine, downscaling, StyleGANs and restorations
 	$(RUN) benchmarks/large.py
 	$(RUN) benchmarks/restoration.py
 	$(RUN) benchmarks/blind.py
+	$(RUN) benchmarks/search.py
 
 wheel: setup ## Build the wheel and the source distribution into dist/
 	$(RUN) -m hatchling build -d dist
