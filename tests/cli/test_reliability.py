@@ -106,14 +106,21 @@ def test_the_second_of_two_runs_into_one_folder_is_refused(pulse, small, linear,
 def test_a_run_that_is_told_to_end_says_so_and_goes_on_later(pulse, small, linear, tmp_path, sent, status):
     out = tmp_path / "out"
     endless = [*map(str, small), "-o", str(out), *map(str, linear), "search.target_db=300", "search.steps=300000"]
-    program = [sys.executable, "-m", "pulse_framework", "upsample", *endless]
+    # What runs in a shell's background ignores Ctrl-C, and hands that down.
+    listening = (
+        "import signal; signal.signal(signal.SIGINT, signal.default_int_handler); from pulse_framework.cli import main; main()"
+    )
+    program = [sys.executable, "-c", f"{listening}; from pulse_framework.cli import main; main()", "upsample", *endless]
     with subprocess.Popen(program, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True) as run:
         until = time.monotonic() + 60
         while not (out / "config.yaml").exists() and time.monotonic() < until:
             time.sleep(0.05)
         time.sleep(1)
         run.send_signal(sent)
-        _, told = run.communicate(timeout=60)
+        try:
+            _, told = run.communicate(timeout=60)
+        finally:
+            run.kill()
     assert run.returncode == status
     assert "the same command goes on from there" in told
     assert "Traceback" not in told
