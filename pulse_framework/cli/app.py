@@ -6,6 +6,7 @@ from pulse_framework.cli.align import align
 from pulse_framework.cli.catalogue import list_choices, weights
 from pulse_framework.cli.check import degradations
 from pulse_framework.cli.degrade import degrade
+from pulse_framework.cli.doctor import doctor
 from pulse_framework.cli.encoder import encoder
 from pulse_framework.cli.jobs import demo, run, upsample
 from pulse_framework.cli.latents import render, sample
@@ -29,6 +30,7 @@ app.command()(run)
 app.command()(sample)
 app.command()(render)
 app.command("list")(list_choices)
+app.command()(doctor)
 app.add_typer(weights, name="weights")
 app.add_typer(degradations, name="degradations")
 app.add_typer(encoder, name="encoder")

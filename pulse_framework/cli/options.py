@@ -1,6 +1,7 @@
 """What the commands share: options, overrides, and how errors end a command."""
 
 import contextlib
+import json
 import re
 import sys
 from collections.abc import Iterator
@@ -22,6 +23,7 @@ __all__ = [
     "Quiet",
     "Seed",
     "example_photo",
+    "json_line",
     "planning",
     "say",
     "split_overrides",
@@ -55,6 +57,11 @@ def example_photo(name: str = "face.png") -> Path:
     inside = Path(str(files("pulse_framework")))
     photo = inside / "examples" / name
     return photo if photo.exists() else inside.parent / "examples" / name
+
+
+def json_line(**fields: object) -> str:
+    """One JSON object on one line."""
+    return json.dumps(fields, ensure_ascii=False)
 
 
 def say(text: str) -> None:

@@ -7,6 +7,7 @@ from pulse_framework.runtime.known import known_pixels
 from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder, write_latents
+from pulse_framework.runtime.surroundings import code_version, has_wandb_key, is_offline, unreachable, wandb_url
 from pulse_framework.runtime.tracking import Tracker, csv_logger, tensorboard_logger, wandb_logger
 from pulse_framework.runtime.trainer import make_trainer, predict
 
@@ -22,14 +23,19 @@ __all__ = [
     "SearchObserver",
     "Source",
     "Tracker",
+    "code_version",
     "csv_logger",
     "fits_a_picture",
     "has_measurement",
+    "has_wandb_key",
+    "is_offline",
     "known_pixels",
     "make_trainer",
     "predict",
     "take_in",
     "tensorboard_logger",
+    "unreachable",
     "wandb_logger",
+    "wandb_url",
     "write_latents",
 ]
