@@ -25,6 +25,7 @@ from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Plan
 from tests.degradations.deepinv_standins import LinearPhysics
+from tests.features.networks import untrained
 from tests.generators import test_biggan as biggan
 
 FILES = sorted(path.relative_to(configs_folder()) for path in configs_folder().glob("*/*.yaml"))
@@ -72,6 +73,7 @@ def extra(tmp_path):
     autoencoder.save_pretrained(tmp_path / "vae")
     torch.save({name: tensor.float() for name, tensor in biggan.weights().items()}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(biggan.CONFIG))
+    vgg, alex = (untrained(net, tmp_path / f"{net}.pth") for net in ("vgg", "alex"))
     np.save(tmp_path / "matrix.npy", np.ones((2, 12)))
     Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
     return {
@@ -88,6 +90,8 @@ def extra(tmp_path):
         "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
+        "features/lpips-vgg": [f"features.path='{vgg}'"],
+        "features/lpips-alex": [f"features.path='{alex}'"],
         "degradation/bicubic": ["degradation.factor=8"],
         "degradation/downscale": ["degradation.factor=8"],
         "degradation/downscale_kernel": [f"degradation.path='{tmp_path / 'matrix.npy'}'", "degradation.factor=8"],
@@ -140,7 +144,19 @@ def test_every_file_is_composed_and_built(file, picture, extra, allowed, tmp_pat
 
 
 def test_every_group_is_known():
-    groups = {"checkpoint", "generator", "degradation", "prior", "objective", "search", "data", "trainer", "logger", "experiment"}
+    groups = {
+        "checkpoint",
+        "features",
+        "generator",
+        "degradation",
+        "prior",
+        "objective",
+        "search",
+        "data",
+        "trainer",
+        "logger",
+        "experiment",
+    }
     assert {file.parent.name for file in FILES} == groups
 
 

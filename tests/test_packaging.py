@@ -56,7 +56,7 @@ def test_wheel_has_everything_and_nothing_else(wheel):
         points = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
     configs = {f"pulse_framework/{path.relative_to(ROOT)}" for path in (ROOT / "configs").rglob("*.yaml")}
     sources = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("*.py")}
-    cards = {str(path.relative_to(ROOT)) for path in (ROOT / "generators/cards").glob("*.yaml")}
+    cards = {str(path.relative_to(ROOT)) for package in PACKAGES for path in (ROOT / package).rglob("cards/*.yaml")}
     typed = {f"{package}/py.typed" for package in PACKAGES}
     assert len(configs) > 20
     assert cards

@@ -15,12 +15,13 @@ from types import ModuleType
 import pytest
 import yaml
 
-import generators
 from pulse_framework.weights import WeightsError, cache_path, fetch, read_card, sources, verify
 
 ROOT = Path(__file__).parents[1]
 DATA = bytes(range(256)) * 1000
-CARDS = sorted((Path(generators.__file__).parent / "cards").glob("*.yaml"))
+CARDS = sorted(
+    path for package in ("generators", "pulse_framework/features") for path in (ROOT / package / "cards").glob("*.yaml")
+)
 
 
 @pytest.fixture(autouse=True)
@@ -153,7 +154,7 @@ def test_absent_cards(path):
 
 @pytest.mark.parametrize("path", CARDS, ids=lambda path: path.stem)
 def test_cards_of_the_package(path):
-    assert read_card(f"pkg://generators/cards/{path.name}") == read_card(path)
+    assert read_card(f"pkg://{path.relative_to(ROOT)}") == read_card(path)
 
 
 def test_there_are_cards():

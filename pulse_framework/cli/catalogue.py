@@ -15,7 +15,7 @@ from pulse_framework.cli.compose import ConfigError, choices
 from pulse_framework.cli.options import ConfigDir, planning
 from pulse_framework.weights import Card, fetch, read_card, verify
 
-__all__ = ["list_choices", "weights"]
+__all__ = ["cards", "list_choices", "weights"]
 
 weights = typer.Typer(help="Pretrained weights: fetched, cached, hash-checked, looked into.", no_args_is_help=True)
 weights.command("inspect")(inspect_checkpoint)
@@ -44,7 +44,7 @@ def list_choices(
 ) -> None:
     """List what a configuration can name."""
     for shown in [kind] if kind else list(Kind):
-        names = sorted(_cards()) if shown is Kind.WEIGHTS else choices(shown.group, config_dir)
+        names = sorted(cards()) if shown is Kind.WEIGHTS else choices(shown.group, config_dir)
         for name in names:
             sys.stdout.write(f"{name}\n" if kind else f"{shown.value}\t{name}\n")
 
@@ -69,15 +69,15 @@ def verify_weights(name: Annotated[str, typer.Argument(help="Name of a card, or 
     sys.stdout.write(f"{path}\n")
 
 
-def _cards() -> dict[str, Path]:
-    """The project's cards by name."""
-    folder = Path(str(files("generators") / "cards"))
-    return {path.stem: path for path in folder.glob("*.yaml")}
+def cards() -> dict[str, Path]:
+    """The project's cards by name: of generators, and of networks whose features are compared."""
+    folders = (Path(str(files(package) / "cards")) for package in ("generators", "pulse_framework.features"))
+    return {path.stem: path for folder in folders for path in sorted(folder.glob("*.yaml"))}
 
 
 def _card(name: str) -> Card:
-    cards = _cards()
-    path = cards.get(name, Path(name))
+    known = cards()
+    path = known.get(name, Path(name))
     if not path.is_file():
-        raise ConfigError(f"weights {name}: expected one of {', '.join(sorted(cards))} or the path of a card, got neither")
+        raise ConfigError(f"weights {name}: expected one of {', '.join(sorted(known))} or the path of a card, got neither")
     return read_card(path)

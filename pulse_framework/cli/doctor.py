@@ -7,7 +7,6 @@ import warnings
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, requires, version
-from importlib.resources import files
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Annotated, Literal
@@ -17,6 +16,7 @@ import torch
 import typer
 from packaging.requirements import Requirement
 
+from pulse_framework.cli.catalogue import cards
 from pulse_framework.cli.options import json_line
 from pulse_framework.home import cache_folder
 from pulse_framework.runtime import code_version, has_wandb_key, is_offline, unreachable, wandb_url
@@ -66,8 +66,7 @@ def _findings() -> Iterator[Finding]:
     yield from _devices()
     yield _compiler()
     yield _cache()
-    cards = [read_card(path) for path in sorted(Path(str(files("generators") / "cards")).glob("*.yaml"))]
-    found = [(card, *_weights(card)) for card in cards]
+    found = [(card, *_weights(card)) for card in map(read_card, cards().values())]
     yield from (finding for _, finding, _ in found)
     yield from _network([card for card, _, here in found if not here])
     yield _tracking()

@@ -10,6 +10,7 @@ from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsiste
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
+from pulse_framework.search.perceptual import FeatureConsistency
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
 from pulse_framework.search.plan import Answer, Plan, single_phase
 from pulse_framework.search.result import SearchResult, Status, StopReason
@@ -27,6 +28,7 @@ __all__ = [
     "EncoderStart",
     "Engine",
     "Evaluation",
+    "FeatureConsistency",
     "FirstOrder",
     "GaussianEnergy",
     "GaussianLikelihood",

@@ -91,6 +91,8 @@ class Engine:
         for phase, priors in zip(self.phases, self.starts.priors, strict=True):
             moved = sum(math.prod(block.shape) for block in generator.blocks if block.name in priors)
             phase.optimiser.check(phase.objective, moved, math.prod(self.starts.measurement_shape))
+            for term in phase.objective.terms.values():
+                term.check(self.starts.measurement_shape)
         self._widths = Widths(self.starts, self.slots, lane)
         self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
         self._finished = self._evaluations = 0

@@ -58,6 +58,14 @@ class Term(ABC):
         del generator, moved
         return self
 
+    def check(self, measurement: tuple[int, ...]) -> None:
+        """Refuse measurements of a shape that the term cannot take, before any work.
+
+        Raises:
+            ValueError: It cannot.
+        """
+        del measurement
+
     @abstractmethod
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """The unweighted value of each item."""
