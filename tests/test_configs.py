@@ -51,8 +51,15 @@ def picture(tmp_path):
     return path
 
 
+@pytest.fixture(scope="module")
+def lpips_files(tmp_path_factory):
+    """Of 59 and 10 MB: written once."""
+    folder = tmp_path_factory.mktemp("lpips")
+    return {net: untrained(net, folder / f"{net}.pth") for net in ("vgg", "alex")}
+
+
 @pytest.fixture
-def extra(tmp_path):
+def extra(tmp_path, lpips_files):
     """What the configurations of users' own files need to be complete."""
     rng = torch.Generator().manual_seed(0)
     linear = LinearGenerator(0.1 * torch.randn(3, 16, 16, 4, generator=rng), torch.full((3, 16, 16), 0.5))
@@ -73,7 +80,6 @@ def extra(tmp_path):
     autoencoder.save_pretrained(tmp_path / "vae")
     torch.save({name: tensor.float() for name, tensor in biggan.weights().items()}, tmp_path / "pytorch_model.bin")
     (tmp_path / "config.json").write_text(json.dumps(biggan.CONFIG))
-    vgg, alex = (untrained(net, tmp_path / f"{net}.pth") for net in ("vgg", "alex"))
     np.save(tmp_path / "matrix.npy", np.ones((2, 12)))
     Image.new("L", (8, 8), 255).save(tmp_path / "mask.png")
     return {
@@ -90,8 +96,8 @@ def extra(tmp_path):
         "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
-        "features/lpips-vgg": [f"features.path='{vgg}'"],
-        "features/lpips-alex": [f"features.path='{alex}'"],
+        "features/lpips-vgg": [f"features.path='{lpips_files['vgg']}'"],
+        "features/lpips-alex": [f"features.path='{lpips_files['alex']}'"],
         "degradation/bicubic": ["degradation.factor=8"],
         "degradation/downscale": ["degradation.factor=8"],
         "degradation/downscale_kernel": [f"degradation.path='{tmp_path / 'matrix.npy'}'", "degradation.factor=8"],

@@ -24,7 +24,9 @@ __all__ = ["FeatureConsistency"]
 
 @dataclass(frozen=True, kw_only=True)
 class FeatureConsistency(Term):
-    """A distance of A(x) and y in the features of a network. Pixels that were not observed are 0 in both.
+    """A distance of A(x) and y in the features of a network.
+
+    Pixels that were not observed count as they are in A(x) and y: 0 in both, if y is what the mask's own ``measure`` gives.
 
     Attributes:
         distance: Of two batches of images in [0, 1], (N, C, h, w), one number for each pair: such as ``FeatureDistance``.
@@ -55,7 +57,11 @@ class FeatureConsistency(Term):
             raise ValueError(f"FeatureConsistency coarse: expected a weight of at least 0, got {self.coarse}")
 
     def check(self, measurement: tuple[int, ...]) -> None:
-        """Refuse measurements that are no images, or that the network cannot take."""
+        """Refuse measurements that are no images, or that the network cannot take, by trying it on one.
+
+        Raises:
+            ValueError: They are not, it cannot, or the distance is not one number for each pair.
+        """
         if len(measurement) != 3 or measurement[0] not in (1, 3):
             raise ValueError(f"FeatureConsistency: expected measurements (1 or 3, h, w), got {measurement}; leave the term out")
         blank = torch.zeros(1, *measurement)
