@@ -96,12 +96,15 @@ class Engine:
         self._widths = Widths(self.starts, self.slots, lane)
         self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
         self._finished = self._evaluations = 0
+        self._idle: Callable[[Search], bool] = _never
 
-    def run(self, searches: Iterable[Search]) -> Iterator[SearchResult]:
+    def run(self, searches: Iterable[Search], idle: Callable[[Search], bool] | None = None) -> Iterator[SearchResult]:
         """Search for every measurement, yielding each answer as it is found; device and dtype are the measurements'.
 
         Args:
             searches: The queue; it is read only as slots become free.
+            idle: Tells a search whose answer is not wanted any more. It is asked before one begins and at every look; one
+                that is idle leaves its slot without an answer. The others come out the same, bit for bit.
 
         Raises:
             ValueError: A measurement has another shape than A gives.
@@ -110,12 +113,18 @@ class Engine:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("search: expected a context where gradients exist, got inference mode; use inference_mode=False")
         self._finished = self._evaluations = 0
-        jobs: Iterator[Job] = (self._begin(search) for search in searches)
+        self._idle = idle or _never
+        jobs: Iterator[Job] = (self._begin(search) for search in searches if not self._skips(search))
         for index in range(1, len(self.phases)):
             jobs = itertools.starmap(partial(self.starts.next, index), self._run_phase(index - 1, jobs))
         for _, result in self._run_phase(len(self.phases) - 1, jobs):
             self._finished += 1
             yield result
+
+    def _skips(self, search: Search) -> bool:
+        idle = self._idle(search)
+        self._finished += idle
+        return idle
 
     def _begin(self, search: Search) -> Job:
         return self.starts.first(search)
@@ -158,10 +167,12 @@ class Engine:
             if moving:
                 self._aim_again(index, rows, held)
             self._report(rows, len(held))
-            ended = [row for row in range(len(held)) if over[row]]
-            kept = [row for row in range(len(held)) if not over[row]] if ended else None
-            done = [(held[row], row) for row in ended]
-            held = [job for row, job in enumerate(held) if not over[row]]
+            done = [(job, row) for row, job in enumerate(held) if over[row]]
+            gone = {row for row, job in enumerate(held) if not over[row] and self._skips(job.search)}
+            self._evaluations += sum(int(rows["steps"][row]) for row in gone)
+            left = [row for row in range(len(held)) if not over[row] and row not in gone]
+            kept = left if len(left) < len(held) else None
+            held = [held[row] for row in left]
             for job, row in done:
                 yield job, self._result(rows, row, job)
 
@@ -231,6 +242,11 @@ class Engine:
             trace=torch.cat(job.traces),
             parameters={name: value[0].tolist() for name, value in found.items()},
         )
+
+
+def _never(search: Search) -> bool:
+    del search
+    return False
 
 
 def _one(rows: Rows, place: int) -> Rows:

@@ -74,6 +74,11 @@ class StopRule:
             raise ValueError(f"search patience: expected at least 1 step, or null, got {self.patience}")
 
     @property
+    def has_target(self) -> bool:
+        """Whether anything can count as converged."""
+        return self.target_noise is not None or self.threshold >= 0
+
+    @property
     def threshold(self) -> float:
         """The target without noise, as a mean square error; -1, which nothing reaches, when there is none."""
         if self.target_db is not None:

@@ -28,6 +28,30 @@ class Answer:
     samples: tuple[SearchResult, ...]
 
 
+@dataclass
+class _Sample:
+    """The restarts of one sample that are over: those up to ``last`` count."""
+
+    last: int
+    found: dict[int, SearchResult] = field(default_factory=dict)
+    seconds: float = 0.0
+
+    def add(self, restart: int, result: SearchResult, *, ends: bool) -> None:
+        """Take an answer; one that ends the restarts leaves later ones out."""
+        self.seconds += result.seconds
+        self.last = min(self.last, restart) if ends else self.last
+        self.found = {number: other for number, other in (self.found | {restart: result}).items() if number <= self.last}
+
+    @property
+    def complete(self) -> bool:
+        """Whether no restart that counts is open."""
+        return len(self.found) == self.last + 1
+
+    def best(self) -> SearchResult:
+        """The answer, with the seconds of all restarts that came to an end."""
+        return replace(min(self.found.values(), key=_rank), seconds=self.seconds)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """The settings of a search: everything about it but generator, operator and images.
@@ -37,6 +61,10 @@ class Plan:
         seed: Seed of the run; 0 is a seed.
         samples: Different answers wanted for each image. Sample k does not depend on how many there are.
         restarts: Searches for each sample, of which the best is the answer.
+        until_success: Whether the restarts of a sample end with the first, by number, that meets the target: that one is the
+            answer, whatever later ones may reach. A later one that is under way leaves its slot as soon as an earlier one has
+            met the target, and one that has not begun never does. Which one answers depends on no timing, so neither on slots
+            nor on other images; where none meets the target, the best of all is the answer.
         start: Where a search begins; see ``Engine``.
         slots: Searches that run at once, at most.
         lane: See ``Engine``.
@@ -44,13 +72,14 @@ class Plan:
         compile: See ``Engine``.
 
     Raises:
-        ValueError: A number is below 1.
+        ValueError: A number is below 1, or ``until_success`` has no target to meet.
     """
 
     phases: Sequence[Phase]
     seed: int = 0
     samples: int = 1
     restarts: int = 1
+    until_success: bool = False
     start: Start = field(default_factory=NearestDraw)
     slots: int = 16
     lane: int | None = None
@@ -61,6 +90,10 @@ class Plan:
         for name in ("samples", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"search {name}: expected at least 1, got {getattr(self, name)}")
+        if self.until_success and self.phases and not self.phases[-1].stop.has_target:
+            raise ValueError(
+                "search until_success: expected a target to meet, got none; set target_db, target_mse or target_noise"
+            )
 
     def check(self, generator: Generator, degradations: Iterable[Degradation] = ()) -> None:
         """Refuse a generator without the blocks that the phases move, beside the unknown parameters of the degradations.
@@ -98,20 +131,22 @@ class Plan:
         each = self.samples * self.restarts
         queue = enumerate(measurements)
         searches = (Search(key, y, restart, self.seed, index) for index, (key, y) in queue for restart in range(each))
-        waiting: dict[int, list[SearchResult]] = {}
-        for result in engine.run(searches):
-            found = waiting.setdefault(result.index, [])
-            found.append(result)
-            if len(found) == each:
-                yield Answer(result.key, result.index, self._choose(waiting.pop(result.index)))
+        waiting: dict[int, list[_Sample]] = {}
+        answered: set[int] = set()
 
-    def _choose(self, found: list[SearchResult]) -> tuple[SearchResult, ...]:
-        """The best restart of every sample, best sample first."""
-        samples: dict[int, list[SearchResult]] = {}
-        for result in found:
-            samples.setdefault(result.restart // self.restarts, []).append(result)
-        best = [replace(min(group, key=_rank), seconds=sum(result.seconds for result in group)) for group in samples.values()]
-        return tuple(sorted(best, key=_rank))
+        def idle(search: Search) -> bool:
+            number, restart = divmod(search.restart, self.restarts)
+            samples = waiting.get(search.index)
+            return search.index in answered or (samples is not None and restart > samples[number].last)
+
+        for result in engine.run(searches, idle if self.until_success else None):
+            samples = waiting.setdefault(result.index, [_Sample(self.restarts - 1) for _ in range(self.samples)])
+            number, restart = divmod(result.restart, self.restarts)
+            samples[number].add(restart, result, ends=self.until_success and result.feasible)
+            if all(sample.complete for sample in samples):
+                answered.add(result.index)
+                best = [sample.best() for sample in waiting.pop(result.index)]
+                yield Answer(result.key, result.index, tuple(sorted(best, key=_rank)))
 
 
 def single_phase(
@@ -132,6 +167,7 @@ def single_phase(
     seed: int = 0,
     samples: int = 1,
     restarts: int = 1,
+    until_success: bool = False,
     start: Start | None = None,
     slots: int = 16,
     lane: int | None = None,
@@ -166,6 +202,7 @@ def single_phase(
         seed=seed,
         samples=samples,
         restarts=restarts,
+        until_success=until_success,
         start=start or NearestDraw(),
         slots=slots,
         lane=lane,

@@ -146,3 +146,70 @@ def test_rank_prefers_finite_then_feasible_then_low_then_early():
 def test_numbers_are_checked(name):
     with pytest.raises(ValueError, match=f"search {name}"):
         replace(PLAN, **{name: 0})
+
+
+STOP = StopRule(steps=12, target_mse=0.305)
+
+
+class Entrywise(LinearToy):
+    """Its arithmetic is entry by entry, so that every width gives the same bits."""
+
+    def synthesize(self, latents):
+        z = latents["z"][:, :, None, None, None]
+        return z[:, 0] * self.weight[..., 0] + z[:, 1] * self.weight[..., 1] + z[:, 2] * self.weight[..., 2] + self.bias
+
+
+ENTRYWISE = Entrywise(WORLD.generator.weight.detach(), WORLD.generator.bias.detach())
+
+
+def until(slots, images=slice(None), samples=1, until_success=True):
+    """Six restarts of five images, some of which meet the target; and how many iterates that took."""
+    plan = replace(
+        PLAN, phases=(replace(PHASE, stop=STOP),), slots=slots, samples=samples, restarts=6, until_success=until_success
+    )
+    taken, told = list(enumerate(WORLD.measurements(5)))[images], []
+    engine = plan.engine(ENTRYWISE, WORLD.degradation, told.append)
+    found = {taken[answer.index][0]: bits(answer) for answer in plan.run(engine, [measurement for _, measurement in taken])}
+    return found, told[-1].evaluations
+
+
+def bits(answer):
+    return [(sample.restart, sample.step, sample.steps, sample.mse, sample.image.tolist()) for sample in answer.samples]
+
+
+def test_until_success_the_lowest_numbered_restart_that_meets_the_target_answers():
+    found, _ = until(4)
+    winners = []
+    for answer in run(WORLD.measurements(5), ENTRYWISE, phases=(replace(PHASE, stop=STOP),), samples=6):
+        tried = sorted(answer.samples, key=lambda sample: sample.restart)
+        met = [sample for sample in tried if sample.feasible]
+        best = met[0] if met else min(tried, key=lambda sample: sample.rank)
+        assert found[answer.index] == bits(replace(answer, samples=(best,)))
+        winners.append(best.restart if met else None)
+    assert winners == [None, 3, 3, 1, 2]
+
+
+@pytest.mark.parametrize("slots", [1, 2, 8, 16])
+def test_until_success_the_answer_depends_on_neither_slots_nor_other_images(slots):
+    together, _ = until(4, samples=2)
+    assert until(slots, samples=2)[0] == together
+    assert until(slots, slice(None, None, -1), samples=2)[0] == together
+    assert until(slots, slice(2, 3), samples=2)[0] == {2: together[2]}
+
+
+def test_until_success_saves_steps_and_with_one_slot_begins_nothing_beyond_the_success():
+    all_of_them = until(4, until_success=False)[1]
+    assert until(4)[1] < all_of_them
+    met = {
+        answer.index: answer for answer in run(WORLD.measurements(5), ENTRYWISE, phases=(replace(PHASE, stop=STOP),), samples=6)
+    }
+    needed = 0
+    for index, last in enumerate([5, 3, 3, 1, 2]):
+        needed += sum(sample.steps for sample in met[index].samples if sample.restart <= last)
+    assert until(1)[1] == needed
+
+
+def test_until_success_wants_a_target():
+    with pytest.raises(ValueError, match="search until_success: expected a target"):
+        replace(PLAN, until_success=True)
+    assert replace(PLAN, phases=(replace(PHASE, stop=StopRule(steps=4, target_noise=1.0)),), until_success=True).until_success

@@ -1,7 +1,7 @@
 """Engines, and an optimiser, that break one law each."""
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
@@ -67,9 +67,9 @@ class ZeroIsNoSeed(Engine):
 class SilentFailure(Engine):
     """Says nothing of a search that failed."""
 
-    def run(self, searches: Iterable[Search]) -> Iterator[SearchResult]:
+    def run(self, searches: Iterable[Search], idle: Callable[[Search], bool] | None = None) -> Iterator[SearchResult]:
         """The others."""
-        return (result for result in super().run(searches) if result.status is not Status.FAILED)
+        return (result for result in super().run(searches, idle) if result.status is not Status.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
