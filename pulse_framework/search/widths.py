@@ -1,6 +1,7 @@
 """Batch widths that keep the bits: matrix products and convolutions may round differently from one width to the next."""
 
 import logging
+import math
 
 import torch
 
@@ -12,6 +13,11 @@ from pulse_framework.search.streams import draw, stream
 __all__ = ["Widths", "first_row"]
 
 _LOG = logging.getLogger(__name__)
+
+COMPARED = 2**13
+"""Pixels compared: short sums may round alike by chance, so that small images need many made-up searches."""
+MOST = 64
+"""Made-up searches, at most."""
 
 
 class Widths:
@@ -25,7 +31,7 @@ class Widths:
 
     def __init__(self, starts: Starts, slots: int, lane: int | None) -> None:
         self.starts, self.slots, self.lane = starts, slots, lane
-        self._probes: dict[tuple[object, ...], Rows] = {}
+        self._probes: dict[tuple[object, ...], tuple[Rows, list[int]]] = {}
 
     def choose(self, stepper: RowStepper, index: int, count: int) -> int:
         """The batch width for ``count`` searches of phase ``index``: one that gives the bits of ``lane``, as narrow as can be.
@@ -54,33 +60,46 @@ class Widths:
         """Whether a row comes out the same, bit for bit, at this width and at the width ``lane``."""
         lane = self.lane_of(stepper)
         try:
-            got, reference = (self._probe(stepper, index, count) for count in (width, lane))
+            (got, numbers), (reference, places) = (self._probe(stepper, index, count) for count in (width, lane))
         except NoRoomError:
             if width <= lane:
                 raise
             self.narrow(width // 2)
             return False
-        order = torch.arange(width) % lane
+        order = [places.index(number) for number in numbers]
         return all(torch.equal(value, reference[key][order]) for key, value in got.items())
 
-    def _probe(self, stepper: RowStepper, index: int, width: int) -> Rows:
-        """Two steps of made-up searches at one width; the same rows over and over, ``lane`` of them."""
-        like, lane = stepper.table, self.lane_of(stepper)
+    def _probe(self, stepper: RowStepper, index: int, width: int) -> tuple[Rows, list[int]]:
+        """Two steps of made-up searches, always the same ones, at one width; and the number of the one in each place."""
+        like = stepper.table
         autocast = torch.is_autocast_enabled(like.device.type) and torch.get_autocast_dtype(like.device.type)
         key = (index, width, like.device, like.dtype, autocast)
         if key not in self._probes:
-            made = []
-            for row in range(min(width, lane)):
-                rng = stream(0, "probe", row)
-                measurement = torch.rand(self.starts.measurement_shape, generator=rng).to(like)
-                latents = draw(stepper.generator, stepper.priors, rng, measurement, self.starts.spaces[index])
-                made.append(first_row(stepper, Job(Search("probe", measurement, row), latents, rng)))
-            rows = arrange({}, [], [made[row % lane] for row in range(width)], width)
-            for _ in range(2):
-                stepper.step(rows)
-            checked = [name for name in rows if name.startswith(("latent/", "state/"))] + ["trace"]
-            self._probes[key] = {name: rows[name][:, :2].cpu() if name == "trace" else rows[name].cpu() for name in checked}
+            made = self._made_up(stepper, index)
+            places = [row % len(made) for row in range(max(len(made), width))]
+            places += places[: -len(places) % width]
+            batches = [places[begin : begin + width] for begin in range(0, len(places), width)]
+            parts = [self._two_steps(stepper, [made[place] for place in batch]) for batch in batches]
+            self._probes[key] = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}, places
         return self._probes[key]
+
+    def _made_up(self, stepper: RowStepper, index: int) -> list[Rows]:
+        like, made = stepper.table, []
+        pixels = math.prod(stepper.generator.image_shape)
+        for row in range(max(self.lane_of(stepper), min(MOST, COMPARED // pixels))):
+            rng = stream(0, "probe", row)
+            measurement = torch.rand(self.starts.measurement_shape, generator=rng).to(like)
+            latents = draw(stepper.generator, stepper.priors, rng, measurement, self.starts.spaces[index])
+            made.append(first_row(stepper, Job(Search("probe", measurement, row), latents, rng)))
+        return made
+
+    @staticmethod
+    def _two_steps(stepper: RowStepper, made: list[Rows]) -> Rows:
+        rows = arrange({}, [], made, len(made))
+        for _ in range(2):
+            stepper.step(rows)
+        checked = [name for name in rows if name.startswith(("latent/", "state/", "best/"))]
+        return {name: rows[name].cpu() for name in checked} | {"trace": rows["trace"][:, :2].cpu()}
 
 
 def first_row(stepper: RowStepper, job: Job) -> Rows:

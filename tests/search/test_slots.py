@@ -162,6 +162,35 @@ def test_generator_that_depends_on_the_width_is_run_at_one_width(lane):
     same_bits(conv_run(searches[2:3], WidthDependent(), slots=16, lane=lane)[1], expected[2:3])
 
 
+class SeldomWidthDependent(ConvToy):
+    """Rounds otherwise in batches of other widths, but for one latent in six only."""
+
+    def synthesize(self, latents):
+        z = latents["z"]
+        return super().synthesize(latents) * (1 + 1e-6 * len(z) * (z[:, 0] > 1))[:, None, None, None]
+
+
+def test_a_rounding_that_is_seldom_seen_is_found():
+    searches = conv_searches()
+    _, expected = conv_run(searches, SeldomWidthDependent(), slots=1)
+    same_bits(conv_run(searches, SeldomWidthDependent(), slots=4)[1], expected)
+
+
+@pytest.mark.parametrize("slots", [2, 4, 16])
+def test_short_sums_in_float64_ignore_slots(slots):
+    """Sums of three numbers differ between one row and more for one search in seven."""
+    world = LinearWorld.make()
+    searches = [
+        Search(key, y, restart, index=6 * i + restart) for i, (key, y) in enumerate(world.measurements(5)) for restart in range(6)
+    ]
+    phase = Phase(prior=FlatPrior(), objective=DATA, optimiser=SGD(rate=0.02), stop=StopRule(steps=4))
+    alone, together = (
+        sorted(Engine(world.generator, world.degradation, [phase], slots=count).run(searches), key=lambda result: result.index)
+        for count in (1, slots)
+    )
+    same_bits(together, alone)
+
+
 class Poisoned(ConvToy):
     """NaN where a searched latent leaves a box, or at once for some latents; or a gradient that is."""
 
