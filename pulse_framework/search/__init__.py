@@ -9,7 +9,7 @@ from pulse_framework.search.levenberg import LevenbergMarquardt
 from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsistency, PoissonLikelihood, StudentLikelihood
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
-from pulse_framework.search.optimisers import SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
+from pulse_framework.search.optimisers import NGD, SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
 from pulse_framework.search.perceptual import FeatureConsistency
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
 from pulse_framework.search.plan import Answer, Plan, single_phase
@@ -19,6 +19,7 @@ from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.streams import draw, stream
 
 __all__ = [
+    "NGD",
     "SGD",
     "Adam",
     "Adamax",

@@ -17,7 +17,7 @@ from pulse_framework.latents import Latents
 from pulse_framework.manifolds import Manifold
 from pulse_framework.search.objective import Objective
 
-__all__ = ["SGD", "Adam", "Adamax", "FirstOrder", "Iterate", "Optimiser"]
+__all__ = ["NGD", "SGD", "Adam", "Adamax", "FirstOrder", "Iterate", "Optimiser"]
 
 State = dict[str, Tensor]
 
@@ -215,3 +215,50 @@ class Adamax(FirstOrder):
         largest = state["largest"]
         torch.maximum(largest.mul_(self.beta2), gradient.abs().add_(self.eps), out=largest)
         return momentum * -coefficients[0] / largest
+
+
+@dataclass(frozen=True, kw_only=True)
+class NGD(FirstOrder):
+    """Normalised gradient descent: every vector of every block moves by the rate, whatever the size of its gradient.
+
+    RUSIR's optimiser (Poirier-Ginter and Lalonde, CVPR 2023, arXiv:2302.06733), whose rows of w+ travel at most the rate
+    times the number of steps; that is all that keeps them near where they began. On a sphere the step is tangent, and the
+    vector turns by the arc tangent of rate over radius. A vector without gradient stays.
+
+    Attributes:
+        ndim: How many trailing axes make one vector, as of a ``Sphere``.
+
+    Raises:
+        ValueError: ``ndim`` is below 1.
+    """
+
+    riemannian: bool = True
+    ndim: int = 1
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.ndim < 1:
+            raise ValueError(f"NGD ndim: expected at least 1 axis, got {self.ndim}")
+
+    @property
+    def vectors(self) -> tuple[str, ...]:
+        """It remembers nothing."""
+        return ()
+
+    def start(self, x: Float[Tensor, "N *event"]) -> State:
+        """Nothing."""
+        return {}
+
+    def table(self, rates: Float[Tensor, " T"]) -> Float[Tensor, "T K"]:
+        """The rate."""
+        return rates[:, None]
+
+    def step(
+        self, gradient: Float[Tensor, "N *event"], state: State, coefficients: Float[Tensor, "K N *one"]
+    ) -> Float[Tensor, "N *event"]:
+        """Minus the rate times the gradient's direction."""
+        axes = tuple(range(-min(self.ndim, gradient.ndim - 1), 0))
+        largest = gradient.abs().amax(axes, keepdim=True)
+        scaled = gradient / torch.where(largest > 0, largest, 1)  # squares of tiny gradients would vanish
+        length = torch.linalg.vector_norm(scaled, dim=axes, keepdim=True)
+        return scaled * (-coefficients[0] / torch.where(length > 0, length, 1))

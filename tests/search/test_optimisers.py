@@ -4,8 +4,11 @@ import pytest
 import torch
 
 from pulse_framework.manifolds import Sphere
-from pulse_framework.search import SGD, Adam, Adamax, Linear1Cycle
+from pulse_framework.priors import FlatPrior, SpherePrior
+from pulse_framework.search import NGD, SGD, Adam, Adamax, Engine, L2Consistency, Linear1Cycle, Objective, Phase, Search, StopRule
+from pulse_framework.testing import EngineContract
 from pulse_framework.testing.checks import rng
+from pulse_framework.testing.toys import LinearWorld, PoolToy, StyleToy
 
 PAIRS = {
     "sgd": (SGD(rate=0.01), lambda p: torch.optim.SGD(p, lr=0.01)),
@@ -22,6 +25,7 @@ PAIRS = {
     ),
 }
 T = 50
+DATA = Objective({"data": L2Consistency()})
 
 
 def valley(x):
@@ -99,3 +103,62 @@ def test_riemannian_descent_finds_the_pole(optimiser):
 def test_rate_is_checked(rate):
     with pytest.raises(ValueError, match="Adam rate"):
         Adam(rate=rate)
+
+
+class TestNGDContract(EngineContract):
+    """The engine's laws under normalised gradient descent, whose steps end with the schedule."""
+
+    tolerance = 1e-3
+
+    def make_phase(self) -> Phase:
+        """Flat space."""
+        steps = StopRule(steps=300)
+        return Phase(prior=FlatPrior(), objective=DATA, optimiser=NGD(rate=0.3), stop=steps, schedule=lambda u: (1 - u) ** 4)
+
+
+def ngd(prior, world, y, *, steps=6, rate=0.08, blocks=None, **settings):
+    phase = Phase(prior=prior, objective=DATA, optimiser=NGD(rate=rate, **settings), stop=StopRule(steps=steps), blocks=blocks)
+    (result,) = Engine(world.generator, world.degradation, [phase]).run([Search("y", y)])
+    return result
+
+
+def test_ngd_by_hand():
+    """One step against the direction of the gradient: z - rate g / |g|."""
+    world = LinearWorld.make()
+    _, y = world.measurements(1)[0]
+    z = ngd(FlatPrior(), world, y, steps=1).latents["z"].clone().requires_grad_()
+    (g,) = torch.autograd.grad((world.degradation(world.generator({"z": z[None]})) - y).square().mean(), z)
+    second = ngd(FlatPrior(), world, y, steps=2)
+    assert second.step == 1
+    torch.testing.assert_close(second.latents["z"], z.detach() - 0.08 * g / g.norm(), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-30, 1e30])
+def test_ngd_moves_every_vector_by_the_rate(scale):
+    """Each row of its own, whatever the size of its gradient; where there is none, not at all."""
+    gradient = scale * torch.randn(2, 3, 5, generator=rng(2))
+    gradient[1, 2] = 0
+    coefficients = torch.tensor([0.08, 0.02])[None, :, None, None]
+    step = NGD(rate=1.0).step(gradient, {}, coefficients)
+    expected = torch.tensor([[0.08] * 3, [0.02, 0.02, 0.0]])
+    torch.testing.assert_close(step.norm(dim=2), expected, rtol=1e-6, atol=0)
+    whole = NGD(rate=1.0, ndim=2).step(gradient, {}, coefficients)
+    torch.testing.assert_close(whole.flatten(1).norm(dim=1), torch.tensor([0.08, 0.02]), rtol=1e-6, atol=0)
+    cosine = torch.nn.functional.cosine_similarity(whole.flatten(1), gradient.flatten(1) / scale)
+    torch.testing.assert_close(cosine, -torch.ones(2), rtol=1e-6, atol=0)
+
+
+def test_ngd_turns_by_the_same_angle_on_a_sphere():
+    """The arc tangent of rate over radius, each row of w+ on its own sphere."""
+    world = LinearWorld(StyleToy().double(), PoolToy(2))
+    y = world.measurements(1)[0][1]
+    one, two = (ngd(SpherePrior(2.0), world, y, steps=steps, rate=0.1, blocks=["w_plus"]) for steps in (1, 2))
+    assert two.step == 1
+    cosine = torch.nn.functional.cosine_similarity(one.latents["w_plus"], two.latents["w_plus"])
+    torch.testing.assert_close(cosine.acos().tan(), torch.full((2,), 0.05, dtype=torch.float64), rtol=1e-6, atol=0)
+    torch.testing.assert_close(two.latents["w_plus"].norm(dim=1), torch.full((2,), 2.0).double(), rtol=1e-12, atol=0)
+
+
+def test_ngd_checks_its_axes():
+    with pytest.raises(ValueError, match="NGD ndim: expected at least 1 axis"):
+        NGD(rate=0.1, ndim=0)
