@@ -41,7 +41,13 @@ class Finished:
 
 
 class SearchObserver(pl.Callback):
-    """A Lightning callback that also hears of answers, unreadable inputs and progress."""
+    """A Lightning callback that also hears of answers, unreadable inputs and progress.
+
+    Attributes:
+        watches: Whether it wants to know norms and terms at every step (``SearchResult.watched``).
+    """
+
+    watches = False
 
     def on_answer(self, module: "SearchModule", finished: Finished) -> None:
         """An image has been answered."""
@@ -93,7 +99,8 @@ class SearchModule(pl.LightningModule):
         operator = self.operators[key]
         assert isinstance(operator, Degradation)
         if self._engine is None or self._engine[0] != key:  # batches of a group follow one another
-            self._engine = (key, self.plan.engine(self.generator, operator, self._progress))
+            watch = any(observer.watches for observer in self._observers())
+            self._engine = (key, self.plan.engine(self.generator, operator, self._progress, watch=watch))
         mask = known_pixels(operator, self.generator.image_shape, self.keep_known)
         queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
         for answer in self.plan.run(self._engine[1], queue):

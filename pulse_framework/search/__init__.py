@@ -2,7 +2,7 @@
 
 from pulse_framework.search.bank import LatentBank
 from pulse_framework.search.encoder_start import EncoderStart
-from pulse_framework.search.engine import Engine, Progress
+from pulse_framework.search.engine import Engine
 from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm
 from pulse_framework.search.levenberg import LevenbergMarquardt
@@ -13,6 +13,7 @@ from pulse_framework.search.optimisers import NGD, SGD, Adam, Adamax, FirstOrder
 from pulse_framework.search.perceptual import FeatureConsistency
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
 from pulse_framework.search.plan import Answer, Plan, single_phase
+from pulse_framework.search.progress import Progress, Snapshot
 from pulse_framework.search.result import SearchResult, Status, StopReason
 from pulse_framework.search.schedules import Constant, Linear1Cycle, Linear1CycleDrop, Schedule
 from pulse_framework.search.starting import NearestDraw, Start
@@ -55,6 +56,7 @@ __all__ = [
     "Schedule",
     "Search",
     "SearchResult",
+    "Snapshot",
     "Start",
     "Status",
     "StopReason",

@@ -10,7 +10,6 @@ import itertools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -21,29 +20,13 @@ from pulse_framework.search.compiled import Compile, synthesis
 from pulse_framework.search.jobs import Job, Starts
 from pulse_framework.search.joint import join
 from pulse_framework.search.phases import Phase, Search, psnr_db
+from pulse_framework.search.progress import Progress, Snapshot
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
 from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.widths import Widths, first_row
 
-__all__ = ["Engine", "Progress"]
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far a run is.
-
-    Attributes:
-        active: Searches under way.
-        finished: Searches that are over.
-        evaluations: Iterates evaluated so far, over all searches.
-        psnr_db: Mean consistency of the best iterates under way, in dB; NaN while none is finite.
-    """
-
-    active: int
-    finished: int
-    evaluations: int
-    psnr_db: float
+__all__ = ["Engine"]
 
 
 class Engine:
@@ -60,6 +43,7 @@ class Engine:
         poll_every: Steps between two looks at who has stopped; None: 1 on a CPU, 10 elsewhere (a look waits for the device).
         compile: Whether the generator is compiled, see ``compiled.synthesis``.
         observe: Called at every look with a ``Progress``.
+        watch: Whether results also have ``watched``: norms and terms at every step.
 
     Raises:
         ValueError: A phase names blocks that the generator lacks, the operator cannot take its images, or a number is too small.
@@ -77,6 +61,7 @@ class Engine:
         poll_every: int | None = None,
         compile: Compile = False,  # noqa: A002 - the setting's name
         observe: Callable[[Progress], None] | None = None,
+        watch: bool = False,
     ) -> None:
         for name, value in (("slots", slots), ("lane", lane), ("poll_every", poll_every)):
             if value is not None and value < 1:
@@ -94,6 +79,7 @@ class Engine:
             for term in phase.objective.terms.values():
                 term.check(self.starts.measurement_shape)
         self._widths = Widths(self.starts, self.slots, lane)
+        self.watch = watch
         self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
         self._finished = self._evaluations = 0
         self._idle: Callable[[Search], bool] = _never
@@ -166,7 +152,7 @@ class Engine:
                 job.seconds += share
             if moving:
                 self._aim_again(index, rows, held)
-            self._report(rows, len(held))
+            self._report(rows, held)
             done = [(job, row) for row, job in enumerate(held) if over[row]]
             gone = {row for row, job in enumerate(held) if not over[row] and self._skips(job.search)}
             self._evaluations += sum(int(rows["steps"][row]) for row in gone)
@@ -174,6 +160,7 @@ class Engine:
             kept = left if len(left) < len(held) else None
             held = [held[row] for row in left]
             for job, row in done:
+                self._read_watched(stepper, rows, row, job)
                 yield job, self._result(rows, row, job)
 
     def _advance(self, stepper: RowStepper, rows: Rows, steps: int) -> bool:
@@ -196,7 +183,8 @@ class Engine:
         phase = self.phases[index]
         rates = [phase.optimiser.rate * phase.schedule(step / phase.stop.steps) for step in range(phase.stop.steps)]
         table = phase.optimiser.table(torch.tensor(rates, dtype=torch.float64)).to(like.dtype).to(like.device)
-        return RowStepper(self.generator, self.degradation, phase, self.starts.priors[index], table, self._network(like.device))
+        network = self._network(like.device)
+        return RowStepper(self.generator, self.degradation, phase, self.starts.priors[index], table, network, self.watch)
 
     def _aim_again(self, index: int, rows: Rows, held: list[Job]) -> None:
         """Where the noise depends on the image, the target of a search follows its best iterate."""
@@ -206,12 +194,22 @@ class Engine:
                 rows["threshold"][row] = job.threshold
                 rows["best/feasible"][row] = rows["best/mse"][row] <= job.threshold
 
-    def _report(self, rows: Rows, active: int) -> None:
+    def _report(self, rows: Rows, held: list[Job]) -> None:
         if self.observe is None:
             return
-        best = [psnr_db(mse) for mse in rows["best/mse"][:active].tolist() if mse < float("inf")]
-        under_way = self._evaluations + int(rows["steps"][:active].sum())
-        self.observe(Progress(active, self._finished, under_way, sum(best) / len(best) if best else float("nan")))
+        best = [psnr_db(mse) for mse in rows["best/mse"][: len(held)].tolist() if mse < float("inf")]
+        steps = rows["steps"][: len(held)].tolist()
+        snapshots = (
+            Snapshot(job.search.key, job.search.index, job.search.restart, job.steps + steps[row], rows["best/image"][row])
+            for row, job in enumerate(held)
+        )
+        mean = sum(best) / len(best) if best else float("nan")
+        self.observe(Progress(len(held), self._finished, self._evaluations + sum(steps), mean, snapshots))
+
+    def _read_watched(self, stepper: RowStepper, rows: Rows, row: int, job: Job) -> None:
+        if self.watch:
+            lines = rows["watched"][row, : int(rows["steps"][row])].T.cpu()
+            job.watched.append(dict(zip(stepper.watched, lines, strict=True)))
 
     def _result(self, rows: Rows, row: int, job: Job) -> SearchResult:
         """Read one answer out; everything in it is of the same iterate."""
@@ -241,12 +239,20 @@ class Engine:
             seconds=job.seconds,
             trace=torch.cat(job.traces),
             parameters={name: value[0].tolist() for name, value in found.items()},
+            watched=_joined(job.watched, [len(trace) for trace in job.traces]),
         )
 
 
 def _never(search: Search) -> bool:
     del search
     return False
+
+
+def _joined(phases: list[dict[str, Tensor]], lengths: list[int]) -> dict[str, Tensor]:
+    """What was watched, phase after phase; NaN in those that lack it."""
+    names = dict.fromkeys(name for phase in phases for name in phase)
+    gaps = [torch.full((length,), torch.nan) for length in lengths]
+    return {name: torch.cat([phase.get(name, gap) for phase, gap in zip(phases, gaps, strict=True)]) for name in names}
 
 
 def _one(rows: Rows, place: int) -> Rows:

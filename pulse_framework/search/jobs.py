@@ -35,6 +35,7 @@ class Job:
         steps: Iterates evaluated in the phases before.
         seconds: Its share of the time.
         traces: Of the phases before.
+        watched: What was watched in the phases before, name to one number a step.
     """
 
     search: Search
@@ -45,6 +46,7 @@ class Job:
     steps: int = 0
     seconds: float = 0.0
     traces: list[Tensor] = field(default_factory=list)
+    watched: list[dict[str, Tensor]] = field(default_factory=list)
 
 
 class Starts:

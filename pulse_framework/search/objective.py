@@ -11,7 +11,7 @@ from torch import Tensor
 from pulse_framework.interfaces import Generator, LatentPrior
 from pulse_framework.latents import Latents
 
-__all__ = ["Evaluation", "L1Consistency", "L2Consistency", "Objective", "PriorEnergy", "Term"]
+__all__ = ["Evaluation", "L1Consistency", "L2Consistency", "Objective", "PriorEnergy", "Term", "total"]
 
 
 def _no_lift(name: str) -> Tensor:
@@ -132,7 +132,16 @@ class Objective:
         terms = {name: term.on(generator, moved) for name, term in self.terms.items()}
         return Objective({name: term for name, term in terms.items() if term is not None})
 
+    def parts(self, at: Evaluation) -> dict[str, Float[Tensor, " N"]]:
+        """Each term of each item, weighted."""
+        return {name: term.weight * term(at) for name, term in self.terms.items()}
+
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
         """The objective of each item."""
-        first, *others = (term.weight * term(at) for term in self.terms.values())
-        return sum(others, first)
+        return total(self.parts(at))
+
+
+def total(parts: Mapping[str, Tensor]) -> Tensor:
+    """The objective of its parts."""
+    first, *others = parts.values()
+    return sum(others, first)

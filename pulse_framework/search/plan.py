@@ -7,11 +7,12 @@ from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search.compiled import Compile, compiler_fault
-from pulse_framework.search.engine import Engine, Progress
+from pulse_framework.search.engine import Engine
 from pulse_framework.search.joint import join
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.phases import Phase, Search, StopRule
+from pulse_framework.search.progress import Progress
 from pulse_framework.search.result import SearchResult
 from pulse_framework.search.schedules import Constant, Schedule
 from pulse_framework.search.starting import NearestDraw, Start
@@ -107,8 +108,15 @@ class Plan:
         if self.compile is True and (fault := compiler_fault()):
             raise ValueError(f"search compile: expected a compiler, got none ({fault}); install g++ or set search.compile=auto")
 
-    def engine(self, generator: Generator, degradation: Degradation, observe: Callable[[Progress], None] | None = None) -> Engine:
-        """The engine that this plan asks for."""
+    def engine(
+        self,
+        generator: Generator,
+        degradation: Degradation,
+        observe: Callable[[Progress], None] | None = None,
+        *,
+        watch: bool = False,
+    ) -> Engine:
+        """The engine that this plan asks for; see there."""
         return Engine(
             generator,
             degradation,
@@ -119,6 +127,7 @@ class Plan:
             poll_every=self.poll_every,
             compile=self.compile,
             observe=observe,
+            watch=watch,
         )
 
     def run(self, engine: Engine, measurements: Iterable[tuple[str, Tensor]]) -> Iterator[Answer]:

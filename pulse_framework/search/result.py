@@ -54,6 +54,7 @@ class SearchResult:
         seconds: Its share of the time that its slots took; for the sample of an ``Answer``, of all its restarts.
         trace: Objective and mse of every iterate evaluated, shape (steps, 2).
         parameters: Unknown parameters of the operator as they were found, by name, in natural units: numbers, or nested lists.
+        watched: What was watched beside the trace, name to a number a step (NaN in phases without it); see ``RowStepper.watched``.
     """
 
     key: str
@@ -72,6 +73,7 @@ class SearchResult:
     seconds: float
     trace: Tensor
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    watched: Mapping[str, Tensor] = field(default_factory=dict)
 
     @property
     def status(self) -> Status:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents
-from pulse_framework.search.objective import Evaluation
+from pulse_framework.search.objective import Evaluation, total
 from pulse_framework.search.optimisers import Iterate
 from pulse_framework.search.phases import Phase
 from pulse_framework.search.result import REASONS, StopReason
@@ -43,6 +43,7 @@ class RowStepper:
         priors: Prior of every block that moves.
         table: Coefficients of the optimiser for every step, on the device, in the dtype of the latents.
         network: What makes the images: G, or G compiled.
+        watch: Whether the rows also record what ``watched`` names; nothing of it enters a result.
     """
 
     generator: Generator
@@ -51,6 +52,12 @@ class RowStepper:
     priors: dict[str, LatentPrior]
     table: Tensor
     network: Callable[[Latents], Tensor]
+    watch: bool = False
+
+    @property
+    def watched(self) -> tuple[str, ...]:
+        """Norms of the latents that move, of the step taken from there and of the gradient, over all blocks; weighted terms."""
+        return ("radius", "step_size", "gradient_norm", *(f"term/{name}" for name in self.phase.objective.terms))
 
     def start(self, latents: Latents, measurement: Tensor, threshold: Tensor) -> Rows:
         """Rows of searches that begin at the given full input.
@@ -78,6 +85,8 @@ class RowStepper:
             "best/image": measurement.new_full((count, *self.generator.image_shape), torch.nan),
             "trace": measurement.new_full((count, self.phase.stop.steps, 2), torch.nan),
         }
+        if self.watch:
+            rows["watched"] = measurement.new_full((count, self.phase.stop.steps, len(self.watched)), torch.nan)
         for name, value in latents.items():
             rows[f"latent/{name}"] = value.clone()
             rows[f"best/latent/{name}"] = value.clone()
@@ -100,7 +109,8 @@ class RowStepper:
         try:
             with torch.enable_grad():
                 at = self._evaluate(latents, rows["measurement"])
-                objective = self.phase.objective(at)
+                parts = self.phase.objective.parts(at)
+                objective = total(parts)
                 loss = objective * rows["scale"] if float16 else objective
                 found = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors], allow_unused=True)
         except RuntimeError as error:
@@ -112,8 +122,13 @@ class RowStepper:
             idle = sorted(set(self.priors) - set(gradients))
             raise ValueError(f"phase blocks: expected blocks that the objective depends on, got {idle}; leave them out")
         with torch.no_grad():
+            live, number = rows["reason"] == 0, rows["steps"]
             finite = self._keep(rows, latents, at, objective.detach())
             self._move(rows, latents, finite, gradients, objective.detach(), float16=float16)
+            if self.watch:
+                moved = {name: rows[f"latent/{name}"] - latents[name] for name in self.priors}
+                norms = [_norm({name: latents[name] for name in self.priors}), _norm(moved), _norm(gradients)]
+                self._record(rows, "watched", live, number, [*norms, *parts.values()])
 
     def _names(self, rows: Rows) -> list[str]:
         return [key.removeprefix("latent/") for key in rows if key.startswith("latent/")]
@@ -138,10 +153,7 @@ class RowStepper:
         live, mse, number = rows["reason"] == 0, at.mse.detach(), rows["steps"]
         finite = objective.isfinite() & mse.isfinite()
         feasible = finite & (mse <= rows["threshold"])
-        index = number.clamp(max=stop.steps - 1)[:, None, None].expand(-1, 1, 2)
-        old = rows["trace"].gather(1, index)
-        new = torch.stack([objective, mse], 1)[:, None]
-        rows["trace"].scatter_(1, index, torch.where(live[:, None, None], new, old))
+        self._record(rows, "trace", live, number, [objective, mse])
 
         lower = objective < rows["best/objective"]
         better = live & finite & ((feasible & ~rows["best/feasible"]) | ((feasible == rows["best/feasible"]) & lower))
@@ -164,6 +176,12 @@ class RowStepper:
             reason = torch.where(feasible, _TARGET, reason)
         rows["reason"] = torch.where(live, reason, rows["reason"])
         return finite
+
+    def _record(self, rows: Rows, key: str, live: Tensor, number: Tensor, values: list[Tensor]) -> None:
+        """Write one line, that of this iterate, for the searches under way."""
+        index = number.clamp(max=self.phase.stop.steps - 1)[:, None, None].expand(-1, 1, len(values))
+        old = rows[key].gather(1, index)
+        rows[key].scatter_(1, index, torch.where(live[:, None, None], torch.stack(values, 1)[:, None], old))
 
     def _move(
         self, rows: Rows, latents: Latents, finite: Tensor, gradients: dict[str, Tensor], objective: Tensor, *, float16: bool
@@ -198,6 +216,11 @@ class RowStepper:
     def _measured(self, latents: Latents) -> Tensor:
         """A(G(z)), in full precision."""
         return self.degradation.at(self.generator(latents), latents)
+
+
+def _norm(latents: Latents) -> Tensor:
+    """Euclidean norm of each item, all blocks together, shape (N,)."""
+    return torch.stack([value.flatten(1).square().sum(1) for value in latents.values()]).sum(0).sqrt()
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
