@@ -178,7 +178,7 @@ def run(command):
 
 
 @pytest.mark.weights
-@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/faces.md", "docs/weights.md"])
+@pytest.mark.parametrize("page", ["README.md", "docs/configuration.md", "docs/faces.md", "docs/tracking.md", "docs/weights.md"])
 def test_commands_run(page, place):
     commands = [line for block in blocks(ROOT / page, "sh") for line in block.splitlines() if line.strip()]
     assert commands

@@ -10,6 +10,7 @@ from pulse_framework.cli.doctor import doctor
 from pulse_framework.cli.encoder import encoder
 from pulse_framework.cli.jobs import demo, run, upsample
 from pulse_framework.cli.latents import render, sample
+from pulse_framework.cli.log import log
 from pulse_framework.cli.photos import restore
 
 __all__ = ["app"]
@@ -34,3 +35,4 @@ app.command()(doctor)
 app.add_typer(weights, name="weights")
 app.add_typer(degradations, name="degradations")
 app.add_typer(encoder, name="encoder")
+app.add_typer(log, name="log")

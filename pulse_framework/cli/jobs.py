@@ -134,6 +134,8 @@ def run(
     def job(config: DictConfig, chosen: Mapping[str, str], folder: str) -> None:
         config = named(config, chosen)
         config.output = folder
+        if config.logger and "group" in config.logger and config.logger.group is None:
+            config.logger.group = Path(folder).resolve().parent.name
         try:
             _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
             statuses.append(0)

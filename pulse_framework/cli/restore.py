@@ -1,9 +1,10 @@
 """The main job: from a composed configuration to answers on disk."""
 
 import contextlib
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -24,10 +25,12 @@ from pulse_framework.runtime import (
     SearchModule,
     Source,
     Tracker,
+    code_version,
     known_pixels,
     predict,
 )
 from pulse_framework.search import Plan
+from pulse_framework.weights import read_card
 
 __all__ = ["Job", "Report", "prepare"]
 
@@ -103,7 +106,8 @@ class Job:
             image_shape = self.generator.image_shape
             channels = {group: operator.measurement_shape(image_shape)[0] for group, operator in self.operators.items()}
             self.data.choose(self.left, self.groups, channels)
-            callbacks = [self.writer, *([Tracker(self.settings, self.writer, self.logger)] if self.logger else [])]
+            origin = {"code": code_version(), "weights": _weights(self.settings["generator"])} if self.logger else {}
+            callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
             callbacks += [] if quiet else [ProgressBar(len(self.left))]
             trainer = self.make_trainer(callbacks=callbacks)
             predict(trainer, SearchModule(self.generator, self.operators, self.plan, self.keep_known), self.data)
@@ -176,6 +180,17 @@ def _keep_known(config: DictConfig) -> bool | None:
     if keep is not None and not isinstance(keep, bool):
         raise ConfigError(f"keep_known: expected true, false or null, got {keep!r}; correct it")
     return keep
+
+
+def _weights(generator: dict[str, Any]) -> dict[str, Any]:
+    """What the weights of a generator are: what their card says, or the hash of their file."""
+    path = generator.get("path")
+    if isinstance(path, dict) and "card" in path:
+        return {**asdict(read_card(path["card"])), "folder": None}
+    if isinstance(path, str) and Path(path).is_file():
+        with Path(path).open("rb") as file:
+            return {"file": path, "sha256": hashlib.file_digest(file, "sha256").hexdigest()}
+    return {}
 
 
 def _relevant(settings: dict[str, Any]) -> dict[str, Any]:

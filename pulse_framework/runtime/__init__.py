@@ -4,14 +4,17 @@ from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Rejected, Source, take_in
 from pulse_framework.runtime.known import known_pixels
+from pulse_framework.runtime.loggers import csv_logger, tensorboard_logger, wandb_logger
 from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder, write_latents
+from pulse_framework.runtime.replay import CURVES, check_run, push
 from pulse_framework.runtime.surroundings import code_version, has_wandb_key, is_offline, unreachable, wandb_url
-from pulse_framework.runtime.tracking import Tracker, csv_logger, tensorboard_logger, wandb_logger
+from pulse_framework.runtime.tracking import Tracker
 from pulse_framework.runtime.trainer import make_trainer, predict
 
 __all__ = [
+    "CURVES",
     "Finished",
     "Group",
     "MeasurementData",
@@ -23,6 +26,7 @@ __all__ = [
     "SearchObserver",
     "Source",
     "Tracker",
+    "check_run",
     "code_version",
     "csv_logger",
     "fits_a_picture",
@@ -32,6 +36,7 @@ __all__ = [
     "known_pixels",
     "make_trainer",
     "predict",
+    "push",
     "take_in",
     "tensorboard_logger",
     "unreachable",

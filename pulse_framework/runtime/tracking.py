@@ -1,128 +1,123 @@
-"""Experiment tracking: curves, table and grid of a run, into any Lightning logger, under few metric names.
+"""Experiment tracking: a run told to a logger as it goes on."""
 
-Names: ``answer/psnr_db``, ``answer/objective`` and ``answer/steps`` of each answer as it comes, and at the end
-``curve/psnr_db`` (mean over the images), ``curve/psnr_db_worst`` and ``curve/objective`` of the best iterate so far at every
-step. A search that stopped early keeps its last value in the curves.
-"""
-
-import shlex
 import sys
+import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytorch_lightning as pl
-import torch
-from pytorch_lightning.loggers import CSVLogger, Logger, TensorBoardLogger, WandbLogger
+from pytorch_lightning.loggers import CSVLogger, Logger
 from pytorch_lightning.loggers.logger import DummyLogger
-from pytorch_lightning.utilities import rank_zero_only
-from torch import Tensor
 
+from pulse_framework.files import write_atomic
 from pulse_framework.runtime.callbacks import ResultWriter
+from pulse_framework.runtime.curves import Curves
+from pulse_framework.runtime.film import Film, read_film, thumbnail
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
-from pulse_framework.search import Status, psnr_db
+from pulse_framework.runtime.record import PICTURES, Record, begin, close, log_answer
+from pulse_framework.runtime.replay import CURVES, FILM, ROWS, SHOWN, answers, files, lines, log_answers, table
+from pulse_framework.search import Progress, Status
 
-__all__ = ["Tracker", "csv_logger", "tensorboard_logger", "wandb_logger"]
+__all__ = ["Tracker"]
 
-
-def csv_logger(folder: str) -> CSVLogger:
-    """Curves as ``FOLDER/csv/metrics.csv``."""
-    return CSVLogger(folder, name="", version="csv")
-
-
-def tensorboard_logger(folder: str) -> TensorBoardLogger:
-    """Curves and grid in ``FOLDER/tensorboard``."""
-    return TensorBoardLogger(folder, name="", version="tensorboard")
-
-
-def wandb_logger(folder: str, project: str = "pulse", offline: bool | None = None) -> WandbLogger:
-    """A Weights & Biases run in ``FOLDER/wandb``; offline when there is no key, unless told otherwise.
-
-    Args:
-        folder: Where W&B keeps its files.
-        project: Name of the project.
-        offline: None: offline exactly when there is no API key (or when the variable ``WANDB_MODE`` says so).
-    """
-    import wandb
-
-    if offline is None:
-        offline = not wandb.login(prompt=False, verify=False)
-    Path(folder).mkdir(parents=True, exist_ok=True)
-    settings = wandb.Settings(silent=True, console="off")
-    # Its own argument ``offline`` would set a variable of the environment, which W&B has read by now.
-    mode: dict[str, Any] = {"mode": "offline"} if offline else {}
-    logger = WandbLogger(project=project, save_dir=folder, log_model=False, settings=settings, **mode)
-    logger._wandb_init.pop("anonymous", None)  # W&B warns of it, set or not
-    return logger
+SECONDS = 10.0
+"""Between two times that the curves are written down for a run that goes on in the folder."""
 
 
 class Tracker(SearchObserver):
     """Logs a run. A logger that fails is reported once and left alone from then on: it must not cost the results.
 
+    A run that goes on in its folder has the answers and curves of what was done before; its film is that of the first images.
+
     Args:
         settings: The resolved configuration, logged as hyper-parameters.
-        writer: Has the rows of the grid.
+        writer: Has the folder, and the rows of the grid.
         logger: Any Lightning logger.
     """
 
-    COLUMNS = ("input", "sample", "status", "mse", "psnr_db", "steps", "seconds")
+    watches = True
 
     def __init__(self, settings: Mapping[str, Any], writer: ResultWriter, logger: Logger) -> None:
         self.settings, self.writer, self.logger = dict(settings), writer, logger
         self.table: list[list[Any]] = []
-        self.traces: list[Tensor] = []
+        self.answered = 0
+        self.curves, self.film = Curves(), Film()
         self.failed = False
+        self._folder, self._saved = writer.folder.folder, time.monotonic()
+        self._old_film = b""
 
     def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Log the settings."""
+        """Log the settings, and look up what was done before."""
         with self._guarded() as logger:
-            logger.log_hyperparams(self.settings)
-            if isinstance(logger, WandbLogger):
-                logger.experiment.define_metric("curve/*", step_metric="curve/step")
-                logger.experiment.define_metric("answer/*", step_metric="answer/images")
+            known = lines(self._folder)
+            self.table, self.answered = table(self._folder, known), len(answers(known))
+            curves, film = self._folder / CURVES, self._folder / FILM
+            if not self.writer.folder.overwrite:
+                self.curves = Curves.read(curves.read_bytes()) if curves.exists() else Curves()
+                self._old_film = film.read_bytes() if film.exists() else b""
+            begin(logger, self.settings)
+            if isinstance(logger, CSVLogger):  # whose file begins anew
+                log_answers(logger, known)
+
+    def on_progress(self, module: SearchModule, progress: Progress) -> None:
+        """Keep pictures of the first searches."""
+        if not self.failed and not self._old_film:
+            with self._guarded():
+                self.film.add(progress.snapshots)
 
     def on_answer(self, module: SearchModule, finished: Finished) -> None:
         """Log one image's best sample, and keep its rows of the table."""
-        for sample, result in enumerate(finished.answer.samples):
-            numbers = (result.mse, result.psnr_db, result.steps, round(result.seconds, 4))
-            self.table.append([str(finished.source.path), sample, result.status.value, *numbers])
-        best = finished.answer.samples[0]
-        if best.status is Status.FAILED:
-            return
-        self.traces.append(best.trace.double().nan_to_num(nan=torch.inf).cummin(0).values)
-        metrics = {"psnr_db": best.psnr_db, "objective": best.objective, "steps": best.steps}
         with self._guarded() as logger:
-            _log(logger, "answer", "images", len(self.traces), metrics)
+            self._tabulate(finished)
+            best = finished.answer.samples[0]
+            if best.status is not Status.FAILED:
+                self.curves.add(best)
+                self.answered += 1
+                metrics = {"psnr_db": best.psnr_db, "objective": best.objective, "steps": best.steps}
+                log_answer(logger, self.answered, metrics)
+            if time.monotonic() > self._saved + SECONDS and module.trainer.is_global_zero:
+                self._save()
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Log curves, table and grid."""
-        with self._guarded() as logger:
-            for step, metrics in enumerate(self.curves()):
-                _log(logger, "curve", "step", step, metrics)
-            if self.writer.rows and isinstance(logger, TensorBoardLogger):
-                logger.experiment.add_image("grid", self.writer.grid(), 0)
-            if isinstance(logger, WandbLogger):
-                logger.log_table("results", columns=list(self.COLUMNS), data=self.table)
-                if self.writer.rows:
-                    logger.log_image("grid", [self.writer.grid()])
-            self._close(logger, "success")
+        """Log curves, film, table and grid."""
+        self._end("success", write=trainer.is_global_zero)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
-        """Close the logger of a run that was stopped."""
-        with self._guarded() as logger:
-            self._close(logger, "aborted")
+        """Log what there is of a run that was stopped."""
+        self._end("aborted", write=trainer.is_global_zero)
 
-    @staticmethod
-    @rank_zero_only
-    def _close(logger: Logger, status: str) -> None:
-        logger.finalize(status)
-        if isinstance(logger, WandbLogger):
-            run = logger.experiment
-            offline, folder = run.offline, Path(run.dir).parent
-            run.finish(exit_code=0 if status == "success" else 1)
-            if offline:
-                sys.stderr.write(f"pulse: to upload the offline run: wandb sync {shlex.quote(str(folder))}\n")
+    def _tabulate(self, finished: Finished) -> None:
+        for sample, result in enumerate(finished.answer.samples):
+            if len(self.table) == ROWS:
+                return
+            numbers = (result.mse, result.psnr_db, result.steps, round(result.seconds, 4))
+            shown = (finished.measurement, finished.pictures[sample], finished.degraded[sample])
+            pictures = [thumbnail(picture) if _is_picture(picture) else None for picture in shown]
+            kept = pictures if len(self.table) < SHOWN and result.status is not Status.FAILED else [None] * len(PICTURES)
+            self.table.append([str(finished.source.path), sample, result.status.value, *numbers, *kept])
+
+    def _save(self) -> None:
+        write_atomic(self._folder / CURVES, self.curves.written())
+        self._saved = time.monotonic()
+
+    def _end(self, status: str, *, write: bool) -> None:
+        with self._guarded() as logger:
+            film = self._old_film or self.film.gif()
+            if write:
+                self._save()
+                if film:
+                    write_atomic(self._folder / FILM, film)
+            record = Record(
+                curves=self.curves.rows(),
+                frames=read_film(film) if self._old_film else list(self.film),
+                film=self._folder / FILM if film else None,
+                grid=self.writer.grid() if self.writer.rows else None,
+                table=self.table,
+                files=files(self._folder),
+            )
+            record.log(logger)
+            close(logger, status)
 
     @contextmanager
     def _guarded(self) -> Iterator[Any]:
@@ -130,27 +125,11 @@ class Tracker(SearchObserver):
         try:
             yield DummyLogger() if self.failed else self.logger
         except Exception as error:  # noqa: BLE001 - whatever a logger raises
+            if not self.failed:
+                why = " ".join(f"{type(error).__name__}: {error}".split())
+                sys.stderr.write(f"pulse: {type(self.logger).__name__} failed and is left out from here on ({why})\n")
             self.failed = True
-            why = " ".join(f"{type(error).__name__}: {error}".split())
-            sys.stderr.write(f"pulse: {type(self.logger).__name__} failed and is left out from here on ({why})\n")
-
-    def curves(self) -> list[dict[str, float]]:
-        """Best objective and consistency so far at each step, over all images."""
-        if not self.traces:
-            return []
-        length = max(len(trace) for trace in self.traces)
-        padded = torch.stack([torch.cat([trace, trace[-1:].expand(length - len(trace), -1)]) for trace in self.traces])
-        rows = []
-        for objective, mse in zip(padded[..., 0].T.tolist(), padded[..., 1].T.tolist(), strict=True):
-            db = [psnr_db(value) for value in mse]
-            rows.append({"objective": sum(objective) / len(objective), "psnr_db": sum(db) / len(db), "psnr_db_worst": min(db)})
-        return rows
 
 
-def _log(logger: Logger, group: str, axis: str, step: int, metrics: Mapping[str, float]) -> None:
-    """Log numbers against their own axis: W&B has one global step that may not go back, the others take ours."""
-    named = {f"{group}/{name}": value for name, value in metrics.items()}
-    if isinstance(logger, WandbLogger):
-        logger.log_metrics({**named, f"{group}/{axis}": step})
-    else:
-        logger.log_metrics(named, step=step)
+def _is_picture(values: Any) -> bool:  # noqa: ANN401 - a measurement of any shape
+    return values.ndim == 3 and values.shape[0] in (1, 3)

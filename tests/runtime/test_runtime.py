@@ -26,7 +26,6 @@ from pulse_framework.runtime import (
     outputs,
     predict,
     tensorboard_logger,
-    wandb_logger,
 )
 from pulse_framework.search import Adam, L2Consistency, Objective, Status, single_phase
 
@@ -228,22 +227,6 @@ def test_tensorboard_logger(data, tmp_path):
     assert [event.step for event in events.Scalars("curve/objective")] == list(range(6))
     (image,) = events.Images("grid")
     assert (image.height, image.width) == tuple(writer.grid().shape[1:])
-
-
-def test_wandb_logger_without_key_and_network(data, tmp_path, capfd, monkeypatch):
-    for name in ("WANDB_MODE", "WANDB_API_KEY"):
-        monkeypatch.delenv(name, raising=False)
-    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
-    monkeypatch.setenv("WANDB_CONFIG_DIR", str(tmp_path / "config"))
-    tracked(data, tmp_path / "out", wandb_logger(str(tmp_path / "out")))
-    (run,) = (tmp_path / "out" / "wandb").glob("offline-run-*")
-    (store,) = run.glob("*.wandb")
-    content = store.read_bytes()
-    for key in (b"answer/psnr_db", b"curve/psnr_db_worst", b"curve/objective", b"search", b"results", b"grid"):
-        assert key in content
-    captured = capfd.readouterr()
-    assert captured.out == ""
-    assert captured.err == f"pulse: to upload the offline run: wandb sync {run}\n"
 
 
 def test_a_logger_that_fails_costs_no_results(data, tmp_path, capsys):
