@@ -31,7 +31,7 @@ from pulse_framework.search.encoder import read_encoder
 
 GENERATOR, TOGETHER, MOST = "digiface-dcgan-64", 16, 32
 FREE = ["objective=l2", "search.target_noise=null"]  # measurements without noise are to be met exactly
-PAPER = ["experiment=pulse_paper"]
+PAPER = ["experiment=pulse"]
 
 
 def methods(encoder: Path) -> dict[str, list[str]]:

@@ -23,7 +23,7 @@ from pulse_framework.cli.compose import ConfigError, build, choices, configs_fol
 from pulse_framework.cli.draws import resolve
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
-from pulse_framework.search import Adam, L2Consistency, Linear1CycleDrop, Plan
+from pulse_framework.search import NGD, Adam, L2Consistency, Linear1CycleDrop, Plan
 from tests.degradations.deepinv_standins import LinearPhysics
 from tests.features.networks import untrained
 from tests.generators import test_biggan as biggan
@@ -166,17 +166,17 @@ def test_every_group_is_known():
     assert {file.parent.name for file in FILES} == groups
 
 
+@pytest.mark.weights
 @pytest.mark.parametrize("experiment", EXPERIMENTS)
 def test_every_experiment_runs_two_steps(experiment, picture, extra, tmp_path):
     config = load([f"experiment={experiment}"])
     own = config.choices.generator
-    phases = range(len(config.search.get("phases", ())))
     generator = own if f"generator/{own}" in extra else "linear"
     settings = [
         f"experiment={experiment}",
         f"generator={generator}",
         *extra[f"generator/{generator}"],
-        *([f"search.phases.{phase}.stop.steps=2" for phase in phases] or ["search.steps=2"]),
+        "search.steps=2",
         f"data.inputs=['{picture}']",
         f"output='{tmp_path / 'out'}'",
     ]
@@ -186,8 +186,8 @@ def test_every_experiment_runs_two_steps(experiment, picture, extra, tmp_path):
     assert Path(report.written[0]).exists()
 
 
-def test_pulse_paper_is_what_was_published():
-    config = load(["experiment=pulse_paper"])
+def test_pulse_is_what_was_published():
+    config = load(["experiment=pulse"])
     plan = build(config.search)
     (phase,) = plan.phases
     stop = phase.stop
@@ -202,12 +202,41 @@ def test_pulse_paper_is_what_was_published():
     assert (term.weight, term.floor) == (100.0, 2e-3)
 
 
+PUBLISHED = {
+    "brgm": (["w_plus"], [(Adam, 0.1, 501)], {"consistency": 65.0, "features": 1.25, "style": 200.0, "cosine": 32.4}),
+    "ii2s": (["w_plus"], [(Adam, 0.01, 1300)], {"consistency": 1.0, "features": 1.0, "style": 0.001}),
+    "l_brgm": (
+        ["z", "w_plus", "z_anchor"],
+        [(Adam, 0.1, 1), (Adam, 0.1, 2000)],
+        {"consistency": 13.0, "features": 2.5, "coupling": 30.0, "z": 0.4},
+    ),
+    "rusir": (["w", "w_plus", "w_plus_plus"], [(NGD, 0.08, 150), (NGD, 0.02, 150), (NGD, 0.005, 150)], {"features": 1.0}),
+    "ilo": (
+        ["v_plus", "v_plus", "features_4", "v_plus", "features_8", "v_plus", "features_16"],
+        [(Adam, 0.1, 50), (Adam, 0.1, 50), (Adam, 0.1, 25), (Adam, 0.1, 25)],
+        {"consistency": 1.0, "features": 1.0},
+    ),
+}
+
+
+@pytest.mark.weights
+@pytest.mark.parametrize("experiment", PUBLISHED)
+def test_methods_are_what_was_published(experiment):
+    """Blocks of all phases; optimiser, rate and steps of each; weights of the last, in units of images in [0, 1]."""
+    plan = build(load([f"experiment={experiment}"]).search)
+    blocks = [name for phase in plan.phases for name in phase.blocks or phase.prior]
+    taken = [(type(phase.optimiser), phase.optimiser.rate, phase.stop.steps) for phase in plan.phases]
+    weights = {name: term.weight for name, term in plan.phases[-1].objective.terms.items()}
+    assert (blocks, taken, weights) == PUBLISHED[experiment]
+    assert not any(phase.stop.has_target for phase in plan.phases)
+
+
 WRONG = {
     "search.nope=1": "search.nope: expected one of prior, objective, blocks",
     "nope=1": "nope: expected one of generator",
     "generator=nope": "digiface-dcgan-64",
     "nope/x=1": "nope",
-    "experiment=nope": "pulse_paper",
+    "experiment=nope": "pulse_stylegan",
     "search.steps=[1": "override search.steps=[1",
     "search.steps": "search.steps",
     "search.steps=${nope}": "nope",

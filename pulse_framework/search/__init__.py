@@ -4,7 +4,7 @@ from pulse_framework.search.bank import LatentBank
 from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine
 from pulse_framework.search.geocross import Geocross
-from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm
+from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm, PairwiseCosine
 from pulse_framework.search.levenberg import LevenbergMarquardt
 from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsistency, PoissonLikelihood, StudentLikelihood
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
@@ -12,11 +12,12 @@ from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consis
 from pulse_framework.search.optimisers import NGD, SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
 from pulse_framework.search.perceptual import FeatureConsistency
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
-from pulse_framework.search.plan import Answer, Plan, single_phase
+from pulse_framework.search.plan import Answer, Plan
 from pulse_framework.search.progress import Progress, Snapshot
 from pulse_framework.search.result import SearchResult, Status, StopReason
-from pulse_framework.search.schedules import Constant, Linear1Cycle, Linear1CycleDrop, Schedule
-from pulse_framework.search.starting import NearestDraw, Start
+from pulse_framework.search.schedules import Constant, CosineRamps, Linear1Cycle, Linear1CycleDrop, Schedule
+from pulse_framework.search.settings import Settings, multi_phase, single_phase
+from pulse_framework.search.starting import MeanStart, NearestDraw, Start
 from pulse_framework.search.streams import draw, stream
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Adamax",
     "Answer",
     "Constant",
+    "CosineRamps",
     "Coupling",
     "EncoderStart",
     "Engine",
@@ -44,10 +46,12 @@ __all__ = [
     "LevenbergMarquardt",
     "Linear1Cycle",
     "Linear1CycleDrop",
+    "MeanStart",
     "NearestDraw",
     "NoiseAutocorrelation",
     "Objective",
     "Optimiser",
+    "PairwiseCosine",
     "Phase",
     "Plan",
     "PoissonLikelihood",
@@ -56,6 +60,7 @@ __all__ = [
     "Schedule",
     "Search",
     "SearchResult",
+    "Settings",
     "Snapshot",
     "Start",
     "Status",
@@ -65,6 +70,7 @@ __all__ = [
     "Term",
     "draw",
     "mse_from_db",
+    "multi_phase",
     "psnr_db",
     "single_phase",
     "stream",

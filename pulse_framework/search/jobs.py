@@ -67,7 +67,7 @@ class Starts:
     def __init__(self, generator: Generator, degradation: Degradation, phases: Sequence[Phase], start: Start) -> None:
         self.generator, self.degradation, self.phases = generator, degradation, phases
         self.priors = [phase.priors(generator) for phase in phases]
-        self.spaces = list(_spaces(generator, self.priors))
+        self.spaces = list(_spaces(generator, self.priors, [tuple(phase.held) for phase in phases]))
         self._begin = start.on(generator, degradation, self.priors[0])
         self._draw = NearestDraw().on(generator, degradation, self.priors[0])
         self.measurement_shape = tuple(degradation.measurement_shape(generator.image_shape))
@@ -151,11 +151,12 @@ class Starts:
         return replace(job, residual=residual, threshold=stop.threshold_at(residual))
 
 
-def _spaces(generator: Generator, priors: list[dict[str, LatentPrior]]) -> Iterator[tuple[str, ...]]:
-    """The blocks of the input in every phase: those that move, and for every other slot what the phase before had there."""
+def _spaces(generator: Generator, priors: list[dict[str, LatentPrior]], held: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:
+    """The blocks of the input in every phase: those that move, those held, and for every other slot what was there before."""
     slots = {block.name: block.slot for block in generator.blocks}
     before: tuple[str, ...] = ()
-    for moved in priors:
-        taken = {slots[name] for name in moved}
-        before = tuple(space(generator.blocks, [*moved, *(name for name in before if slots[name] not in taken)]))
+    for moved, kept in zip(priors, held, strict=True):
+        own = [*moved, *kept]
+        taken = {slots[name] for name in own}
+        before = tuple(space(generator.blocks, [*own, *(name for name in before if slots[name] not in taken)]))
         yield before

@@ -9,22 +9,22 @@ Each is of the latents expressed as some block of the generator, rows :math:`x_1
   :math:`\langle ((w_l - \mu) / \sigma)^2 \rangle / 2`, or with all of its covariance: truncation as a preference.
 """
 
-import itertools
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Float
 from torch import Tensor
+from torch.nn import functional
 
 from pulse_framework.interfaces import Generator
-from pulse_framework.latents import PushForward, space
 from pulse_framework.search.objective import Evaluation, Term
-from pulse_framework.search.streams import draw, stream
+from pulse_framework.search.streams import draw, native_draws, stream
 
-__all__ = ["Coupling", "GaussianEnergy", "LatentNorm", "check_lift"]
+__all__ = ["Coupling", "GaussianEnergy", "LatentNorm", "PairwiseCosine", "check_lift"]
 
-_CHUNK = 256
+
+COVARIANCES = ("diagonal", "full", "row")
 
 
 def check_lift(term: str, generator: Generator, moved: Sequence[str], name: str) -> None:
@@ -92,6 +92,31 @@ class Coupling(Term):
 
 
 @dataclass(frozen=True, kw_only=True)
+class PairwiseCosine(Term):
+    r"""Rows that point elsewhere: the mean of :math:`|1 - \cos(w_i, w_j)|` over all pairs, each with itself included (BRGM)."""
+
+    block: str = "w_plus"
+
+    def on(self, generator: Generator, moved: Sequence[str]) -> "PairwiseCosine":
+        """The term, checked.
+
+        Raises:
+            ValueError: The latents cannot be lifted to the block, or it has no rows.
+        """
+        check_lift("PairwiseCosine", generator, moved, self.block)
+        shape = next(block.shape for block in generator.blocks if block.name == self.block)
+        if len(shape) != 2:
+            raise ValueError(f"PairwiseCosine block: expected one of several rows, got {self.block!r} of shape {shape}")
+        return self
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In [0, 2]."""
+        rows = functional.normalize(at.lift(self.block), dim=-1)
+        cosines = torch.stack([item @ item.T for item in rows])  # bits of a row are its own
+        return (1 - cosines).abs().flatten(1).mean(1)
+
+
+@dataclass(frozen=True, kw_only=True)
 class GaussianEnergy(Term):
     """Half the squared distance to the mean of a block, in standard deviations, a mean over the entries.
 
@@ -99,13 +124,15 @@ class GaussianEnergy(Term):
 
     Attributes:
         block: The block, such as ``w_plus``.
-        full: Whether distance is measured with all of the covariance, or entry by entry.
+        covariance: What distance is measured with: the variance of each entry (``"diagonal"``), all of the covariance
+            (``"full"``), or, as BRGM and StyleGAN2's projector do, one number, the mean squared distance of a whole row to
+            the mean (``"row"``), which makes the energy smaller by a factor of about D.
         samples: Draws that it is fitted to.
         fit: Mean (D,) and what whitens a row, (D, D) or (D,); found by ``on``.
     """
 
     block: str = "w_plus"
-    full: bool = False
+    covariance: str = "diagonal"
     samples: int = 10_000
     fit: tuple[Tensor, Tensor] | None = None
 
@@ -113,15 +140,20 @@ class GaussianEnergy(Term):
         """The term with its Gaussian.
 
         Raises:
-            ValueError: The latents cannot be lifted to the block, or there are too few samples.
+            ValueError: The latents cannot be lifted to the block, there are too few samples, or ``covariance`` is unknown.
         """
         check_lift("GaussianEnergy", generator, moved, self.block)
         size = next(block.shape for block in generator.blocks if block.name == self.block)[-1]
         if self.samples <= size:
             raise ValueError(f"GaussianEnergy samples: expected more than the {size} entries of a row, got {self.samples}")
-        rows = torch.cat([rows.flatten(0, -2).double() for rows in _drawn(generator, self.block, self.samples)])
+        if self.covariance not in COVARIANCES:
+            raise ValueError(f"GaussianEnergy covariance: expected one of {COVARIANCES}, got {self.covariance!r}")
+        draws = native_draws(generator, self.block, self.samples, stream(0, "Gaussian energy"))
+        rows = torch.cat([rows.flatten(0, -2).double() for rows in draws])
         mean, centred = rows.mean(0), rows - rows.mean(0)
-        if not self.full:
+        if self.covariance == "row":
+            return replace(self, fit=(mean, centred.square().sum(1).mean().rsqrt().expand(size)))
+        if self.covariance == "diagonal":
             return replace(self, fit=(mean, rows.std(0, correction=0).clamp(min=torch.finfo(torch.float32).tiny).reciprocal()))
         variances, columns = torch.linalg.eigh(centred.T @ centred / len(rows))
         scales = variances.clamp(min=1e-8 * float(variances.max())).sqrt()
@@ -133,23 +165,9 @@ class GaussianEnergy(Term):
         value = at.lift(self.block)
         mean, whiten = (part.to(value) for part in self.fit)
         apart = value - mean
-        white = torch.stack([item @ whiten for item in apart]) if self.full else apart * whiten  # bits of a row are its own
+        full = self.covariance == "full"
+        white = torch.stack([item @ whiten for item in apart]) if full else apart * whiten  # bits of a row are its own
         return white.flatten(1).square().mean(1) / 2
-
-
-def _drawn(generator: Generator, name: str, samples: int) -> Iterator[Tensor]:
-    """The block of seeded draws of the generator's own distribution, in chunks."""
-    block = next(block for block in generator.blocks if block.name == name)
-    source = block.native.source if isinstance(block.native, PushForward) else name
-    rng, like = stream(0, "Gaussian energy"), _like(generator)
-    needed = [found for found in space(generator.blocks, [source]).values() if found.name == source or not found.searchable]
-    for first in range(0, samples, _CHUNK):
-        drawn: dict[str, list[Tensor]] = {found.name: [] for found in needed}
-        for found, _ in itertools.product(needed, range(min(_CHUNK, samples - first))):
-            assert not isinstance(found.native, PushForward), f"{found.name}: the source of a push-forward has a distribution"
-            drawn[found.name].append(found.native.sample(found.shape, rng))
-        with torch.no_grad():
-            yield generator.lift({other: torch.stack(items).to(like) for other, items in drawn.items()}, name).cpu()
 
 
 def _like(generator: Generator) -> Tensor:

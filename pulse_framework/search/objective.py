@@ -107,16 +107,17 @@ class Objective:
     """The weighted sum of named terms.
 
     Args:
-        terms: Name to term; the names are for logs and overrides.
+        terms: Name to term; the names are for logs and overrides. One that is None is left out, as a configuration leaves
+            out a term of another.
 
     Raises:
         ValueError: There is no term.
     """
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
-        if not terms:
+    def __init__(self, terms: Mapping[str, Term | None]) -> None:
+        self.terms = {name: term for name, term in terms.items() if term is not None}
+        if not self.terms:
             raise ValueError("Objective: expected at least one term, got none; add L2Consistency")
-        self.terms = dict(terms)
 
     @property
     def l2_weight(self) -> float:
@@ -129,8 +130,7 @@ class Objective:
         Raises:
             ValueError: A term refuses the blocks, or none is left.
         """
-        terms = {name: term.on(generator, moved) for name, term in self.terms.items()}
-        return Objective({name: term for name, term in terms.items() if term is not None})
+        return Objective({name: term.on(generator, moved) for name, term in self.terms.items()})
 
     def parts(self, at: Evaluation) -> dict[str, Float[Tensor, " N"]]:
         """Each term of each item, weighted."""

@@ -103,7 +103,10 @@ class Phase:
         stop: When it ends.
         blocks: Names of the blocks that move; None means the names of ``prior``, or the generator's ladder, one rung after the
             other; see ``on``.
-        beside: Priors of blocks that move beside those, on every rung; by name, or by a pattern of names such as ``noise_*``.
+        beside: Priors of blocks that move beside those, on every rung; by name, or by a pattern of names such as ``noise_*``,
+            or several, ``noise_[5-9]|noise_10``.
+        held: Blocks of the input that do not move, each lifted from the phase before: such as ``rgb_8``, the image made on the
+            way to the ``features_8`` that move.
     """
 
     prior: LatentPrior | Mapping[str, LatentPrior]
@@ -113,6 +116,7 @@ class Phase:
     schedule: Schedule = field(default_factory=Constant)
     blocks: Sequence[str] | None = None
     beside: Mapping[str, LatentPrior] | None = None
+    held: Sequence[str] = ()
 
     def on(self, generator: Generator) -> tuple["Phase", ...]:
         """What the phase comes to on a generator, checked.
@@ -123,9 +127,12 @@ class Phase:
         apply are left out.
 
         Raises:
-            ValueError: A block is unknown, cannot be searched, or has no prior; there is none to move; a term refuses them.
+            ValueError: A block is unknown, cannot be searched, or has no prior; there is none to move; one that is held fills the
+                place of one that moves; a term refuses them.
         """
         rungs = [rung._widened(generator) for rung in self._rungs(generator)]
+        for rung in rungs:
+            space(generator.blocks, [*rung.priors(generator), *self.held])
         return tuple(replace(rung, objective=rung.objective.on(generator, tuple(rung.priors(generator)))) for rung in rungs)
 
     def _rungs(self, generator: Generator) -> tuple["Phase", ...]:
@@ -145,8 +152,11 @@ class Phase:
         if not self.beside:
             return self
         names = [block.name for block in generator.blocks]
-        further = {name: prior for pattern, prior in self.beside.items() for name in fnmatch.filter(names, pattern)}
-        if idle := [pattern for pattern in self.beside if not fnmatch.filter(names, pattern)]:
+        matched = {
+            pattern: [name for part in pattern.split("|") for name in fnmatch.filter(names, part)] for pattern in self.beside
+        }
+        further = {name: self.beside[pattern] for pattern, found in matched.items() for name in found}
+        if idle := [pattern for pattern, found in matched.items() if not found]:
             raise ValueError(f"phase beside: expected patterns of block names among {names}, got {idle}; correct them")
         return replace(self, prior=self.priors(generator) | further, blocks=None, beside=None)
 

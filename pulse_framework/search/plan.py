@@ -1,23 +1,20 @@
 """From images to answers: samples and restarts of every image, and the best of them."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 from torch import Tensor
 
-from pulse_framework.interfaces import Degradation, Generator, LatentPrior
+from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.search.compiled import Compile, compiler_fault
 from pulse_framework.search.engine import Engine
 from pulse_framework.search.joint import join
-from pulse_framework.search.objective import Objective
-from pulse_framework.search.optimisers import Optimiser
-from pulse_framework.search.phases import Phase, Search, StopRule
+from pulse_framework.search.phases import Phase, Search
 from pulse_framework.search.progress import Progress
 from pulse_framework.search.result import SearchResult
-from pulse_framework.search.schedules import Constant, Schedule
 from pulse_framework.search.starting import NearestDraw, Start
 
-__all__ = ["Answer", "Plan", "single_phase"]
+__all__ = ["Answer", "Plan"]
 
 
 @dataclass(frozen=True)
@@ -156,68 +153,6 @@ class Plan:
                 answered.add(result.index)
                 best = [sample.best() for sample in waiting.pop(result.index)]
                 yield Answer(result.key, result.index, tuple(sorted(best, key=_rank)))
-
-
-def single_phase(
-    *,
-    prior: LatentPrior | Mapping[str, LatentPrior],
-    objective: Objective,
-    optimiser: Optimiser,
-    steps: int,
-    schedule: Schedule | None = None,
-    blocks: Sequence[str] | None = None,
-    beside: Mapping[str, LatentPrior] | None = None,
-    target_db: float | None = None,
-    target_mse: float | None = None,
-    target_noise: float | None = None,
-    at_target: bool = True,
-    patience: int | None = None,
-    tolerance: float = 1e-3,
-    seed: int = 0,
-    samples: int = 1,
-    restarts: int = 1,
-    until_success: bool = False,
-    start: Start | None = None,
-    slots: int = 16,
-    lane: int | None = None,
-    poll_every: int | None = None,
-    compile: Compile = False,  # noqa: A002 - the setting's name
-) -> Plan:
-    """A plan of one phase from flat settings, as a configuration gives them; see ``Phase``, ``StopRule`` and ``Plan``.
-
-    Raises:
-        ValueError: A number is out of range.
-    """
-    stop = StopRule(
-        steps=steps,
-        target_db=target_db,
-        target_mse=target_mse,
-        target_noise=target_noise,
-        at_target=at_target,
-        patience=patience,
-        tolerance=tolerance,
-    )
-    phase = Phase(
-        prior=prior,
-        objective=objective,
-        optimiser=optimiser,
-        schedule=schedule or Constant(),
-        stop=stop,
-        blocks=tuple(blocks) if blocks else None,
-        beside=beside,
-    )
-    return Plan(
-        phases=(phase,),
-        seed=seed,
-        samples=samples,
-        restarts=restarts,
-        until_success=until_success,
-        start=start or NearestDraw(),
-        slots=slots,
-        lane=lane,
-        poll_every=poll_every,
-        compile=compile,
-    )
 
 
 def _rank(result: SearchResult) -> tuple[bool, bool, float, int]:

@@ -1,7 +1,8 @@
 """Random streams and starts: what a search begins with depends on (seed, image key, restart) and on nothing else."""
 
 import hashlib
-from collections.abc import Iterable
+import itertools
+from collections.abc import Iterable, Iterator
 
 import torch
 from torch import Tensor
@@ -9,10 +10,12 @@ from torch import Tensor
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import PushForward, space
 
-__all__ = ["draw", "nearest_draw", "stream"]
+__all__ = ["draw", "native_draws", "nearest_draw", "stream"]
 
 CHUNK_PIXELS = 2**17
 """Pixels of the draws that are looked at together: always the same batch shape, so always the same arithmetic."""
+CHUNK_ENTRIES = 2**24
+"""Entries of the draws that a block is averaged over together."""
 
 
 def stream(seed: int, key: str, restart: int = 0) -> torch.Generator:
@@ -100,3 +103,26 @@ def nearest_draw(
         if float(error) < least:
             best, least = drawn[int(index)], float(error)
     return best
+
+
+def native_draws(generator: Generator, name: str, samples: int, rng: torch.Generator) -> Iterator[Tensor]:
+    """A block of draws of the generator's own distribution, on the CPU, in chunks that depend on nothing but its size.
+
+    Args:
+        generator: Declares the blocks.
+        name: One of them; a push-forward is lifted from its source.
+        samples: How many.
+        rng: Their stream.
+    """
+    block = next(block for block in generator.blocks if block.name == name)
+    source = block.native.source if isinstance(block.native, PushForward) else name
+    like = next((value for value in generator.state_dict().values() if value.is_floating_point()), torch.empty(()))
+    needed = [found for found in space(generator.blocks, [source]).values() if found.name == source or not found.searchable]
+    chunk = max(1, min(256, CHUNK_ENTRIES // block.size))
+    for first in range(0, samples, chunk):
+        drawn: dict[str, list[Tensor]] = {found.name: [] for found in needed}
+        for found, _ in itertools.product(needed, range(min(chunk, samples - first))):
+            assert not isinstance(found.native, PushForward), f"{found.name}: the source of a push-forward has a distribution"
+            drawn[found.name].append(found.native.sample(found.shape, rng))
+        with torch.no_grad():
+            yield generator.lift({other: torch.stack(items).to(like) for other, items in drawn.items()}, name).cpu()

@@ -18,6 +18,7 @@ from pulse_framework.search import (
     L2Consistency,
     LatentNorm,
     Objective,
+    PairwiseCosine,
     Phase,
     Search,
     StopRule,
@@ -51,7 +52,7 @@ def test_norm_and_coupling_by_hand():
 def test_energy_is_that_of_the_mapping(full):
     """Half a nat an entry over new draws of z; against the covariance of these by hand."""
     network = generator()
-    term = GaussianEnergy(block="w", full=full, samples=4000).on(network, ["w"])
+    term = GaussianEnergy(block="w", covariance="full" if full else "diagonal", samples=4000).on(network, ["w"])
     latents = {"w": network.lift({"z": torch.randn(4000, 5, generator=torch.Generator().manual_seed(5))}, "w")}
     values = term(at(latents, latents.__getitem__))
     assert float(values.mean()) == pytest.approx(0.5, abs=0.03)
@@ -61,6 +62,34 @@ def test_energy_is_that_of_the_mapping(full):
     expected = ((w - mean) @ torch.linalg.inv(covariance) * (w - mean)).sum(1) / 7 / 2
     torch.testing.assert_close(values.double().mean(), expected.mean(), rtol=0.05, atol=0)
     assert float((values.double() - expected).abs().median()) < 0.05
+
+
+def test_row_energy_is_distance_over_the_length_of_a_row():
+    network = generator()
+    term = GaussianEnergy(block="w", covariance="row", samples=4000).on(network, ["w"])
+    w = network.lift({"z": torch.randn(4000, 5, generator=torch.Generator().manual_seed(5))}, "w").double()
+    apart = (w - w.mean(0)).square().sum(1)
+    expected = apart / apart.mean() / 7 / 2
+    torch.testing.assert_close(term(at({"w": w}, lambda _: w)), expected, rtol=0.1, atol=0.01)
+
+
+def test_energy_has_no_other_covariance():
+    with pytest.raises(
+        ValueError, match=r"GaussianEnergy covariance: expected one of \('diagonal', 'full', 'row'\), got 'block'"
+    ):
+        GaussianEnergy(block="w", covariance="block").on(generator(), ["w"])
+
+
+def test_pairwise_cosine_by_hand():
+    """Rows (1, 0), (0, 2), (-3, 0): of nine pairs three agree, four are at right angles, two opposite."""
+    rows = torch.tensor([[[1.0, 0.0], [0.0, 2.0], [-3.0, 0.0]], [[1.0, 1.0], [2.0, 2.0], [5.0, 5.0]]])
+    values = PairwiseCosine()(at({"w_plus": rows}, lambda _: rows))
+    assert values.tolist() == pytest.approx([(4 * 1 + 2 * 2) / 9, 0], abs=1e-6)
+
+
+def test_pairwise_cosine_wants_rows():
+    with pytest.raises(ValueError, match="PairwiseCosine block: expected one of several rows, got 'w'"):
+        PairwiseCosine(block="w").on(generator(), ["w"])
 
 
 def test_energy_of_all_rows_of_the_mapping_is_that_of_one():

@@ -77,3 +77,10 @@ def test_flat_prior_adds_nothing():
 def test_an_empty_objective_is_refused():
     with pytest.raises(ValueError, match="at least one term"):
         Objective({})
+
+
+def test_a_term_that_is_none_is_left_out():
+    term = L2Consistency()
+    assert Objective({"data": term, "features": None}).terms == {"data": term}
+    with pytest.raises(ValueError, match="Objective: expected at least one term, got none"):
+        Objective({"data": None})

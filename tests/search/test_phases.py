@@ -263,3 +263,25 @@ def test_blocks_beside_join_those_that_are_named():
 def test_a_pattern_of_no_block_is_refused():
     with pytest.raises(ValueError, match=r"phase beside: expected patterns of block names among .*got \['maps_\*'\]"):
         over(beside={"maps_*": FlatPrior()}).on(StyleToy())
+
+
+def test_several_patterns_may_stand_together():
+    (phase,) = over("w", beside={"maps_*|noi*": SpherePrior(2.0)}).on(StyleToy())
+    assert list(phase.priors(StyleToy())) == ["w", "noise"]
+
+
+def test_what_is_held_is_lifted_once_and_stays():
+    """Features of the best w+ of the first phase; then w+ goes on, and only its second row is seen."""
+    first, second = over("w_plus"), replace(over("w_plus"), held=("features",))
+    (_, before), (_, after) = solve(StyleToy(), first), solve(StyleToy(), first, second)
+    lifted = StyleToy().double().lift({name: value[None] for name, value in before.latents.items()}, "features")[0]
+    torch.testing.assert_close(after.latents["features"], lifted)
+    assert torch.equal(after.latents["w_plus"][0], before.latents["w_plus"][0])
+    assert not torch.equal(after.latents["w_plus"][1], before.latents["w_plus"][1])
+    assert after.objective < before.objective
+
+
+@pytest.mark.parametrize(("held", "message"), [("w", "'w_plus' and 'w' both fill"), ("nope", "got 'nope'")])
+def test_what_is_held_has_a_place_of_its_own(held, message):
+    with pytest.raises(ValueError, match=message):
+        replace(over("w_plus"), held=(held,)).on(StyleToy())
