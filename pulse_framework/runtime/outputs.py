@@ -217,6 +217,7 @@ class OutputFolder:
             seconds=round(result.seconds, 4),
             latent=None if failed else latent,
             **blind,
+            **({"retried": True} if result.retried else {}),
         )
 
     def _append(self, line: Mapping[str, Any]) -> None:

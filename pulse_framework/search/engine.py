@@ -7,9 +7,11 @@ fills up with idle rows where it must.
 """
 
 import itertools
+import logging
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from functools import cache, partial
 
 import torch
@@ -21,12 +23,14 @@ from pulse_framework.search.jobs import Job, Starts
 from pulse_framework.search.joint import join
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.progress import Progress, Snapshot
+from pulse_framework.search.reduced import unreduced, without_lost
 from pulse_framework.search.result import REASONS, SearchResult
 from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
 from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.widths import Widths, first_row
 
 __all__ = ["Engine"]
+_LOG = logging.getLogger(__name__)
 
 
 class Engine:
@@ -87,6 +91,8 @@ class Engine:
     def run(self, searches: Iterable[Search], idle: Callable[[Search], bool] | None = None) -> Iterator[SearchResult]:
         """Search for every measurement, yielding each answer as it is found; device and dtype are the measurements'.
 
+        What ends not finite under autocast is searched for once more at the end, without it.
+
         Args:
             searches: The queue; it is read only as slots become free.
             idle: Tells a search whose answer is not wanted any more. It is asked before one begins and at every look; one
@@ -100,10 +106,19 @@ class Engine:
             raise RuntimeError("search: expected a context where gradients exist, got inference mode; use inference_mode=False")
         self._finished = self._evaluations = 0
         self._idle = idle or _never
+        lost: list[Search] = []
+        yield from self._run(searches, lost)
+        if lost:
+            _LOG.warning("%d searches were not finite in reduced precision; once more in that of their latents", len(lost))
+            again = unreduced(self._run(lost, []), lost[0].measurement.device.type)
+            yield from (replace(result, retried=True) for result in again)
+
+    def _run(self, searches: Iterable[Search], lost: list[Search]) -> Iterator[SearchResult]:
+        """All phases, one after the other; what reduced precision has lost is appended to ``lost``."""
         jobs: Iterator[Job] = (self._begin(search) for search in searches if not self._skips(search))
         for index in range(1, len(self.phases)):
-            jobs = itertools.starmap(partial(self.starts.next, index), self._run_phase(index - 1, jobs))
-        for _, result in self._run_phase(len(self.phases) - 1, jobs):
+            jobs = itertools.starmap(partial(self.starts.next, index), without_lost(self._run_phase(index - 1, jobs), lost))
+        for _, result in without_lost(self._run_phase(len(self.phases) - 1, jobs), lost):
             self._finished += 1
             yield result
 

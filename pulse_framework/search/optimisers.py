@@ -32,7 +32,8 @@ class Iterate:
         manifolds: Of every block that moves.
         objective: Shape (N,).
         live: Whether a search goes on, shape (N,).
-        sound: Whether its gradients are finite, shape (N,), where they may be otherwise (float16); such gradients are zero here.
+        sound: Whether its gradients are finite, shape (N,), where they may be otherwise (float16). Others are zero here, and what
+            an optimiser makes of such a search is left out: it stays where it is, and remembers what it did.
         coefficients: Row of the optimiser's table for the step of each search, shape (K, N).
         weight: Of the mean square of A(G(z)) - y in the objective.
         measured: A(G(z)) of any number of whole inputs, under the gradient mode that holds.
@@ -132,8 +133,6 @@ class FirstOrder(Optimiser):
                 gradient = manifold.tangent(x, gradient)
             own = {key.removeprefix(f"{name}/"): value for key, value in state.items() if key.startswith(f"{name}/")}
             step = self.step(gradient, own, at.coefficients.reshape(-1, *x.shape[:1], *one[1:]))
-            if at.sound is not None:
-                step = torch.where(at.sound.reshape(one), step, 0)
             moved = manifold.retract(x, step)
             if self.riemannian:
                 own |= {key: manifold.tangent(moved, own[key]) for key in self.vectors}

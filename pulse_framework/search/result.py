@@ -55,6 +55,7 @@ class SearchResult:
         trace: Objective and mse of every iterate evaluated, shape (steps, 2).
         parameters: Unknown parameters of the operator as they were found, by name, in natural units: numbers, or nested lists.
         watched: What was watched beside the trace, a number a step by name, NaN in phases without it; see ``RowStepper.watched``.
+        retried: Whether a first try, in reduced precision, was not finite. It counts neither in ``steps`` nor in ``seconds``.
     """
 
     key: str
@@ -74,6 +75,7 @@ class SearchResult:
     trace: Tensor
     parameters: Mapping[str, Any] = field(default_factory=dict)
     watched: Mapping[str, Tensor] = field(default_factory=dict)
+    retried: bool = False
 
     @property
     def status(self) -> Status:

@@ -26,6 +26,7 @@ _TARGET, _BUDGET, _STALLED, _NON_FINITE = (
     REASONS.index(reason) for reason in (StopReason.TARGET, StopReason.BUDGET, StopReason.STALLED, StopReason.NON_FINITE)
 )
 _FLOAT16_SCALE = 2.0**16  # objectives are scaled so that float16 gradients do not vanish; each row halves its own on overflow
+_LEAST_SCALE = 2.0**-24  # a gradient that is not finite at this scale has not overflowed: it is none
 
 
 class NoRoomError(RuntimeError):
@@ -151,7 +152,7 @@ class RowStepper:
         """Record the iterate, remember it where it is better, and note which rule, if any, ends the search here."""
         stop = self.phase.stop
         live, mse, number = rows["reason"] == 0, at.mse.detach(), rows["steps"]
-        finite = objective.isfinite() & mse.isfinite()
+        finite = objective.isfinite() & mse.isfinite() & at.image.detach().flatten(1).isfinite().all(1)  # A may not see all of it
         feasible = finite & (mse <= rows["threshold"])
         self._record(rows, "trace", live, number, [objective, mse])
 
@@ -160,8 +161,7 @@ class RowStepper:
         kept = {"objective": objective, "mse": mse, "feasible": feasible, "step": number, "image": at.image.detach()}
         kept |= {f"latent/{name}": value.detach() for name, value in latents.items()}
         for key, value in kept.items():
-            where = better.reshape(-1, *[1] * (value.ndim - 1))
-            torch.where(where, value, rows[f"best/{key}"], out=rows[f"best/{key}"])
+            torch.where(_wide(better, value), value, rows[f"best/{key}"], out=rows[f"best/{key}"])
 
         gained = objective < rows["stall/reference"] - stop.tolerance * rows["stall/reference"].abs().nan_to_num(posinf=0)
         rows["stall/age"] = torch.where(gained, 0, rows["stall/age"] + 1)
@@ -186,17 +186,16 @@ class RowStepper:
     def _move(
         self, rows: Rows, latents: Latents, finite: Tensor, gradients: dict[str, Tensor], objective: Tensor, *, float16: bool
     ) -> None:
-        """One step of the optimiser on the manifold of every block that moves."""
+        """One step of the optimiser on the manifold of every block that moves; none where a float16 gradient overflowed."""
         sound = torch.stack([gradient.flatten(1).isfinite().all(1) for gradient in gradients.values()]).all(0)
         scale = rows["scale"]
+        over = (rows["reason"] == 0) & finite & ~sound
         if float16:
             rows["scale"] = torch.where(sound, scale, scale / 2)
+            over &= scale <= _LEAST_SCALE
             for name, gradient in gradients.items():
-                one = (-1, *[1] * (gradient.ndim - 1))
-                gradients[name] = torch.where(sound.reshape(one), gradient / scale.reshape(one), 0)
-        else:
-            live = (rows["reason"] == 0) & finite & ~sound
-            rows["reason"] = torch.where(live, _NON_FINITE, rows["reason"])
+                gradients[name] = torch.where(_wide(sound, gradient), gradient / _wide(scale, gradient), 0)
+        rows["reason"] = torch.where(over, _NON_FINITE, rows["reason"])
         at = Iterate(
             latents={name: value.detach() for name, value in latents.items()},
             gradients=gradients,
@@ -209,7 +208,11 @@ class RowStepper:
             measured=self._measured,
         )
         kept = {key.removeprefix("state/"): value for key, value in rows.items() if key.startswith("state/")}
+        before = {key: value.clone() for key, value in kept.items()} if float16 else {}
         moved, state = self.phase.optimiser.move(at, kept)
+        if float16:
+            moved = {name: torch.where(_wide(sound, value), value, at.latents[name]) for name, value in moved.items()}
+            state = {key: torch.where(_wide(sound, value), value, before[key]) for key, value in state.items()}
         rows |= {f"latent/{name}": value for name, value in moved.items()}
         rows |= {f"state/{key}": value for key, value in state.items()}
 
@@ -221,6 +224,11 @@ class RowStepper:
 def _norm(latents: Latents) -> Tensor:
     """Euclidean norm of each item, all blocks together, shape (N,)."""
     return torch.stack([value.flatten(1).square().sum(1) for value in latents.values()]).sum(0).sqrt()
+
+
+def _wide(rows: Tensor, like: Tensor) -> Tensor:
+    """One number a row, as a factor of what has more axes."""
+    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

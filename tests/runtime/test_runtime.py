@@ -1,7 +1,9 @@
 """The runtime: a real ``Trainer.predict``, precision, sharding, writing and logging."""
 
 import csv
+import json
 import sys
+from pathlib import Path
 
 import pytest
 import pytorch_lightning as pl
@@ -28,6 +30,7 @@ from pulse_framework.runtime import (
     tensorboard_logger,
 )
 from pulse_framework.search import Adam, L2Consistency, Objective, Status, single_phase
+from pulse_framework.search.rows import RowStepper
 
 COUNT = 3
 
@@ -93,6 +96,70 @@ def test_search_through_a_real_trainer(data, precision, dtype):
         image = generator().to(dtype)({"z": result.latents["z"][None]})[0]
         assert float((image - result.image).abs().max()) < (0.05 if precision == "bf16-mixed" else 1e-5)
         assert result.trace[-1, 0] < result.trace[0, 0]
+        assert bool(result.image.isfinite().all())
+        z = result.latents["z"]  # on its sphere
+        assert float(z.norm()) == pytest.approx(8**0.5, rel=1e-12 if dtype is torch.float64 else 1e-6)
+
+
+@pytest.mark.parametrize("precision", ["64-true", "bf16-mixed"])
+def test_every_precision_finds_what_float32_finds(data, precision):
+    def found(precision):
+        heard = Heard()
+        search(data, heard, precision=precision)
+        return {finished.source.name: finished.answer.samples[0] for finished in heard.finished}
+
+    for name, result in found("32-true").items():
+        other = found(precision)[name]
+        gain = float(result.trace[0, 0]) - result.objective
+        assert gain > 0
+        assert abs(result.objective - other.objective) < (0.1 if precision == "bf16-mixed" else 1e-4) * gain
+
+
+@pytest.mark.parametrize(("precision", "dtype"), [("32-true", "float32"), ("64-true", "float64"), ("bf16-mixed", "float32")])
+def test_latents_and_the_optimiser_keep_their_precision(data, precision, dtype, monkeypatch):
+    seen, step = set(), RowStepper.step
+
+    def spied(self, rows):
+        step(self, rows)
+        seen.update((key, str(value.dtype)) for key, value in rows.items() if value.dtype.is_floating_point)
+
+    monkeypatch.setattr(RowStepper, "step", spied)
+    search(data, precision=precision)
+    assert {("latent/z", f"torch.{dtype}"), ("state/z/momentum", f"torch.{dtype}"), ("state/z/square", f"torch.{dtype}")} <= seen
+    assert {of for _, of in seen} == {f"torch.{dtype}"}
+
+
+class Overflowing(nn.Module):
+    """Infinite above a threshold, under autocast alone: bfloat16 keeps 8 bits, and 1 is what is left of 1.003."""
+
+    def __init__(self, network):
+        super().__init__()
+        self.network = network
+
+    def forward(self, z):
+        one = torch.where(z[:, :1] > 0, 1.003, 2.0) @ torch.ones(1, 1)
+        return self.network(z) + 1e-12 / (one.float() - 1)[:, :, None, None]
+
+
+def test_a_search_that_reduced_precision_loses_says_so_in_its_line(data, tmp_path):
+    def lines(precision):
+        torch.manual_seed(0)
+        whole = ModuleGenerator(Overflowing(generator().network), (8,))
+        writer = ResultWriter(folder(tmp_path / precision))
+        module = SearchModule(whole, {(4, 4): Downscale(2)}, plan())
+        predict(make_trainer("cpu", precision=precision, callbacks=[writer]), module, data)
+        text = (tmp_path / precision / "results.jsonl").read_text().splitlines()
+        return {line["input"]: line for line in map(json.loads, text)}
+
+    rough, full = lines("bf16-mixed"), lines("32-true")
+    again = [name for name, line in rough.items() if "retried" in line]
+    assert 0 < len(again) < COUNT
+    for name, line in rough.items():
+        stem = f"{Path(name).stem}.png"
+        same = (tmp_path / "bf16-mixed" / stem).read_bytes() == (tmp_path / "32-true" / stem).read_bytes()
+        assert same == (name in again)
+        assert line["psnr_db"] == pytest.approx(full[name]["psnr_db"], abs=0.5)
+    assert not any("retried" in line for line in full.values())
 
 
 def test_inference_mode_is_refused(data):
