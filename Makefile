@@ -30,8 +30,10 @@ lint: setup ## Style, types and the import law
 test: lint ## Lint, then every test, with coverage
 	OMP_NUM_THREADS=1 $(RUN) -m pytest --numprocesses 2 --cov --cov-report term:skip-covered --cov-fail-under 90
 
-bench: setup ## Measure imports, engine, downscaling, StyleGANs, restorations and searches, and write benchmarks/README.md
+bench: setup ## Measure imports, the start, memory, engine, downscaling, StyleGANs and searches, and write benchmarks/README.md
 	$(RUN) benchmarks/imports.py
+	$(RUN) benchmarks/startup.py
+	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/engine.py
 	$(RUN) benchmarks/downscaling.py
 	$(RUN) benchmarks/stylegan.py

@@ -46,7 +46,7 @@ class Report:
     written: list[str]
     skipped: int
     errors: list[Rejected] = field(default_factory=list)
-    best_db: list[float] = field(default_factory=list)
+    best_db: Sequence[float] = ()
 
     def exit_status(self, *, strict: bool) -> int:
         """Status 0 done; 1 some inputs failed (or, when strict, did not converge); 2 nothing could be processed."""

@@ -1,5 +1,6 @@
 """Observers of a run: results to disk, and progress to the terminal."""
 
+from array import array
 from collections import Counter
 
 import pytorch_lightning as pl
@@ -40,7 +41,7 @@ class ResultWriter(SearchObserver):
         self.rows: list[list[Tensor]] = []
         self.written: list[str] = []
         self.errors: list[Rejected] = []
-        self.best_db: list[float] = []
+        self.best_db = array("d")
 
     def on_answer(self, module: SearchModule, finished: Finished) -> None:
         """Write one image's samples and their lines."""

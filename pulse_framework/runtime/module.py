@@ -1,6 +1,6 @@
 """The Lightning side of a search: it hands each batch to the engine and tells the observers what comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +119,10 @@ class SearchModule(pl.LightningModule):
                 observer.on_answer(self, finished)
         return len(indices)
 
-    def _sources(self) -> dict[int, Source]:
+    def _sources(self) -> Sequence[Source]:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, MeasurementData)
-        return {source.index: source for source in data.sources}
+        return data.sources
 
     def _observers(self) -> list[SearchObserver]:
         return [callback for callback in self.trainer.callbacks if isinstance(callback, SearchObserver)]  # type: ignore[attr-defined]

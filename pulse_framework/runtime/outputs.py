@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -122,7 +122,8 @@ class OutputFolder:
                 raise ValueError(
                     f"output {self.folder}: expected a folder that is not the input's, got {source.path}; choose another"
                 )
-        left = sources if self.overwrite else [source for source in sources if not self._done(source, written)]
+        recorded = set().union(*written.values())
+        left = sources if self.overwrite else [source for source in sources if not self._done(source, recorded)]
         names = {
             source: set(self.stems(source)) | {Path(name).stem for name in written.get(str(source.path), ())} for source in left
         }
@@ -251,9 +252,9 @@ class OutputFolder:
             kept = [line for line in self._lines() if line["input"] not in inputs and line.get("output") not in outputs]
             write_atomic(self.results, b"".join(json.dumps(line).encode() + b"\n" for line in kept))
 
-    def _done(self, source: Source, written: Mapping[str, set[str]]) -> bool:
+    def _done(self, source: Source, recorded: Set[str]) -> bool:
         """Whether every sample is there and recorded, made of these bytes with these settings."""
-        wanted, recorded = self.fingerprint(source), set().union(*written.values())
+        wanted = self.fingerprint(source)
         return bool(wanted) and all(
             f"{stem}.png" in recorded
             and _recorded(self.folder / f"{stem}.safetensors", picture=self.folder / f"{stem}.png") == wanted
