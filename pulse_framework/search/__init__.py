@@ -5,6 +5,7 @@ from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine
 from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm, PairwiseCosine
+from pulse_framework.search.lbfgs import LBFGS
 from pulse_framework.search.levenberg import LevenbergMarquardt
 from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsistency, PoissonLikelihood, StudentLikelihood
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
@@ -21,6 +22,7 @@ from pulse_framework.search.starting import MeanStart, NearestDraw, Start
 from pulse_framework.search.streams import draw, stream
 
 __all__ = [
+    "LBFGS",
     "NGD",
     "SGD",
     "Adam",

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pulse_framework.latents import Latents
+from pulse_framework.search.flat import flatten, part, tangent, wide
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Iterate, Optimiser, State
 
@@ -79,7 +80,7 @@ class LevenbergMarquardt(Optimiser):
 
     def begin(self, latents: Latents, measurement: Float[Tensor, "N *m"]) -> State:
         """Nothing accepted yet."""
-        flat = _flat(latents)
+        flat = flatten(latents)
         number = flat.new_zeros(len(flat))
         return {
             "objective": number + torch.inf,
@@ -97,12 +98,11 @@ class LevenbergMarquardt(Optimiser):
         lower = at.objective < state["objective"]
         damping = torch.where(lower, state["damping"] / self.down, state["damping"] * self.up)
         moved = {name: at.latents[name] for name in at.gradients}
-        base = {name: torch.where(_wide(lower, value), value, state[f"base/{name}"]) for name, value in moved.items()}
-        tangent = {name: at.manifolds[name].tangent(moved[name], gradient) for name, gradient in at.gradients.items()}
+        base = {name: torch.where(wide(lower, value), value, state[f"base/{name}"]) for name, value in moved.items()}
         state = {
             "objective": torch.where(lower, at.objective, state["objective"]),
             "damping": damping.clamp(1e-9, 1e12),
-            "gradient": torch.where(lower[:, None], _flat(tangent), state["gradient"]),
+            "gradient": torch.where(lower[:, None], tangent(at.manifolds, moved, flatten(at.gradients)), state["gradient"]),
             "jacobian": state["jacobian"].clone(),
         } | {f"base/{name}": value for name, value in base.items()}
         steps = torch.zeros_like(state["gradient"])
@@ -112,7 +112,7 @@ class LevenbergMarquardt(Optimiser):
             if live:
                 curvature = 2 * at.weight / state["jacobian"].shape[1]
                 steps[row] = _solve(state["jacobian"][row], state["gradient"][row], curvature, state["damping"][row])
-        parts = _parted(steps * at.coefficients[0][:, None], base)
+        parts = part(steps * at.coefficients[0][:, None], base)
         return {name: at.manifolds[name].retract(base[name], parts[name]) for name in base}, state
 
     def _jacobian(self, at: Iterate, latents: Latents) -> Tensor:
@@ -122,23 +122,7 @@ class LevenbergMarquardt(Optimiser):
             warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated")  # PyTorch's own, once it first goes forwards
             forward = self.mode == "forward" or (self.mode == "auto" and _has_forward(at.measured, latents, moved))
             rows = (_forward if forward else _reverse)(at.measured, latents, moved)
-        parts = _parted(rows, moved)
-        return _flat({name: at.manifolds[name].tangent(moved[name].expand_as(part), part) for name, part in parts.items()})
-
-
-def _flat(latents: Latents) -> Tensor:
-    """All blocks side by side, (N, D)."""
-    return torch.cat([value.flatten(1) for value in latents.values()], 1)
-
-
-def _parted(flat: Tensor, like: Latents) -> Latents:
-    """The blocks of rows as ``_flat`` makes them."""
-    parts = flat.split([value[0].numel() for value in like.values()], 1)
-    return {name: part.reshape(-1, *like[name].shape[1:]) for name, part in zip(like, parts, strict=True)}
-
-
-def _wide(rows: Tensor, like: Tensor) -> Tensor:
-    return rows.reshape(-1, *[1] * (like.ndim - 1))
+        return tangent(at.manifolds, moved, rows[None])[0]
 
 
 def _solve(jacobian: Tensor, gradient: Tensor, curvature: float, damping: Tensor) -> Tensor:
@@ -170,10 +154,10 @@ def _has_forward(measured: Callable[[Latents], Tensor], latents: Latents, moved:
 
 def _forward(measured: Callable[[Latents], Tensor], latents: Latents, moved: Latents) -> Tensor:
     """Column by column, shape (m, D)."""
-    at = _flat(moved)[0]
+    at = flatten(moved)[0]
 
     def residual(flat: Tensor) -> Tensor:
-        return measured({**latents, **_parted(flat[None], moved)})[0].flatten()
+        return measured({**latents, **part(flat[None], moved)})[0].flatten()
 
     def column(direction: Tensor) -> Tensor:
         return torch.func.jvp(residual, (at,), (direction,))[1]
@@ -194,5 +178,5 @@ def _reverse(measured: Callable[[Latents], Tensor], latents: Latents, moved: Lat
             entries = measured(copies).flatten(1)
             index = torch.arange(first, min(first + _CHUNK, count))
             pulled = torch.autograd.grad(entries[index - first, index].sum(), list(leaves.values()))
-        rows.append(_flat(dict(zip(leaves, pulled, strict=True)))[: len(index)])
+        rows.append(flatten(dict(zip(leaves, pulled, strict=True)))[: len(index)])
     return torch.cat(rows)
