@@ -106,7 +106,7 @@ def png_bytes(image: Float[Tensor, "C H W"], text: Mapping[str, str] | None = No
     pixels = (image.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8).movedim(0, -1).contiguous().numpy()
     info = PngInfo()
     for key, value in (text or {}).items():
-        info.add_text(key, value)
+        (info.add_itxt if key.startswith("XML:") else info.add_text)(key, value)
     file = io.BytesIO()
     Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).save(file, format="PNG", pnginfo=info)
     return file.getvalue()

@@ -1,5 +1,6 @@
-"""How a generator wants its images to lie, and a word on inputs that lie otherwise."""
+"""How a generator wants its images to lie, a word on inputs that lie otherwise, and the warning of generators of faces."""
 
+import contextlib
 import importlib.util
 import math
 from collections.abc import Iterator, Sequence
@@ -8,13 +9,20 @@ from typing import Any
 from omegaconf import DictConfig, OmegaConf
 from torch.nn import functional
 
+from pulse_framework.cli.options import say
 from pulse_framework.faces import FaceDetector, Framing
 from pulse_framework.faces.dlib_landmarks import DlibDetector, dlib_missing
+from pulse_framework.home import cache_folder
 from pulse_framework.images import ReadError, read_image
 from pulse_framework.runtime import Source
 from pulse_framework.weights import Card, read_card
 
-__all__ = ["card_of", "framing_of", "unaligned"]
+__all__ = ["card_of", "framing_of", "unaligned", "warn_once"]
+
+WARNING = (
+    "PULSE makes faces of people who do not exist and cannot identify anyone: an answer agrees with the measurement, and so do"
+    " very many others (said once; every picture says it too)"
+)
 
 LOOKED_AT = 16
 """How many inputs of a search are looked at."""
@@ -38,6 +46,18 @@ def framing_of(config: DictConfig) -> Framing | None:
     """How the configured generator's images lie about their subject, None if nothing is known."""
     card = card_of(config)
     return Framing(**card.framing) if card is not None and card.framing is not None else None
+
+
+def warn_once(config: DictConfig) -> None:
+    """Say the warning of the cards, for a generator of faces, the first time that one is used on this machine."""
+    framing = framing_of(config)
+    told = cache_folder("told") / "invented-faces"
+    if framing is None or framing.by != "ffhq" or told.exists():
+        return
+    say(f"pulse: {WARNING}")
+    with contextlib.suppress(OSError):  # where nothing can be kept, it is said again
+        told.parent.mkdir(parents=True, exist_ok=True)
+        told.touch()
 
 
 def unaligned(config: DictConfig, sources: Sequence[Source]) -> list[str]:

@@ -1,9 +1,6 @@
 """Commands that search: upsample, demo and run."""
 
-import contextlib
-import signal
-import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +9,8 @@ from omegaconf import DictConfig, open_dict
 
 from pulse_framework.cli.compose import load, named, sweep
 from pulse_framework.cli.degrade import degrade_files
-from pulse_framework.cli.framing import unaligned
+from pulse_framework.cli.ending import end, told_to_end
+from pulse_framework.cli.framing import unaligned, warn_once
 from pulse_framework.cli.options import (
     Allow,
     ConfigDir,
@@ -28,7 +26,7 @@ from pulse_framework.cli.options import (
     say,
     split_overrides,
 )
-from pulse_framework.cli.restore import Report, prepare
+from pulse_framework.cli.restore import prepare
 from pulse_framework.cli.sidecar import Sidecars, asked_for
 
 __all__ = ["demo", "run", "upsample"]
@@ -160,53 +158,10 @@ def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict
     """Run the job, print what was written, and end with the right status."""
     with planning():
         job = prepare(config, allow=allow, overwrite=overwrite)
-    for note in [] if quiet else [*job.notes, *unaligned(config, job.left)]:
-        say(f"pulse: {note}")
-    terminated: list[int] = []
-    try:
-        with _told_to_end(terminated):
-            report = job(quiet=quiet)
-    except KeyboardInterrupt as interrupt:
-        what = "told to end" if terminated else "interrupted"
-        say(f"pulse: {what}; what was finished is on disk, and the same command goes on from there")
-        raise typer.Exit(143 if terminated else 130) from interrupt
-    except OSError as error:
-        say(f"pulse: {' '.join(str(error).split())}; what was finished is on disk, and the same command goes on from there")
-        raise typer.Exit(1) from error
-    for path in report.written:
-        sys.stdout.write(f"{path}\n")
-    for item in report.errors:
-        say(f"pulse: {' '.join(item.error.split())}")
     if not quiet:
-        say(f"pulse: {_summary(report)}; results in {config.output}")
-    status = report.exit_status(strict=strict)
-    if status:
-        raise typer.Exit(status)
-
-
-@contextlib.contextmanager
-def _told_to_end(terminated: list[int]) -> Iterator[None]:
-    """Let SIGTERM, which a scheduler sends before it takes a machine away, end a run as Ctrl-C does; and note that it did."""
-
-    def end(number: int, _: object) -> None:
-        terminated.append(number)
-        raise KeyboardInterrupt
-
-    before = signal.signal(signal.SIGTERM, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
-
-
-def _summary(report: Report) -> str:
-    """One line of counts, with the cure where the target was missed."""
-    named = {"converged": "converged", "best_effort": "best effort", "failed": "failed", "error": "in error"}
-    parts = [f"{report.counts[key]} {name}" for key, name in named.items() if report.counts[key]]
-    parts += [f"{report.skipped} already done"] if report.skipped else []
-    text = ", ".join(parts) or "nothing to do"
-    if report.best_db:
-        text += f"; consistency {min(report.best_db):.1f} to {max(report.best_db):.1f} dB"
-    if report.counts["best_effort"]:
-        text += " (to come closer: more --steps, search.restarts=8, or a crop framed as the generator's images are)"
-    return text
+        warn_once(config)
+        for note in [*job.notes, *unaligned(config, job.left)]:
+            say(f"pulse: {note}")
+    with told_to_end():
+        report = job(quiet=quiet)
+    end(report, config.output, strict=strict, quiet=quiet)

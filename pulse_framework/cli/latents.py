@@ -11,12 +11,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from pulse_framework.cli.compose import ConfigError, build, build_as, load
+from pulse_framework.cli.framing import warn_once
 from pulse_framework.cli.options import Allow, ConfigDir, Device, Generator, Out, Overwrite, Seed, planning, split_overrides
 from pulse_framework.grid import grid
 from pulse_framework.images import write_png
 from pulse_framework.interfaces import Generator as GeneratorInterface
 from pulse_framework.interfaces import LatentPrior
 from pulse_framework.latents import UNKNOWN, check_latents, space
+from pulse_framework.provenance import png_text, said
 from pulse_framework.runtime import write_latents
 from pulse_framework.search import draw, stream
 from pulse_framework.search.phases import searched_blocks
@@ -46,8 +48,10 @@ def sample(
     pictures = []
     for index, stem in enumerate(stems):
         latents = draw(made, _drawn(made, priors), stream(seed, f"sample {index}"), torch.zeros(1, device=where))
-        pictures.append(_save(made, latents, output, stem, {"generator": name, "seed": str(seed), "sample": str(index)}))
-    write_png(grid([pictures[i : i + COLUMNS] for i in range(0, min(number, COLUMNS**2), COLUMNS)]), output / "grid.png")
+        metadata = {"generator": name, "seed": str(seed), "sample": str(index)}
+        pictures.append(_save(made, latents, output, stem, metadata, said(name, seed, sample=index)))
+    rows = [pictures[i : i + COLUMNS] for i in range(0, min(number, COLUMNS**2), COLUMNS)]
+    write_png(grid(rows), output / "grid.png", png_text(said(name, seed)))
 
 
 def render(
@@ -83,8 +87,9 @@ def render(
                 check_latents(made.blocks, latents)
             except ValueError as error:
                 raise ConfigError(f"{path}: {error}; name the generator it was made with by --generator") from error
-        stems = [Path(path).stem for path in paths]
+        stems, seeds = [Path(path).stem for path in paths], [metadata.get("seed") for _, metadata in read]
         if between:
+            seeds = [None] * between
             stems = [f"between_{index:0{max(2, len(str(between - 1)))}d}" for index in range(between)]
             inputs = [
                 {block: _along(priors.get(block), inputs[0][block], inputs[1][block], t) for block in inputs[0]}
@@ -93,8 +98,8 @@ def render(
         if len(set(stems)) < len(stems):
             raise ConfigError(f"latents: expected files of different names, got {sorted(stems)}; render them apart")
         _free(output, stems, overwrite=overwrite)
-    for stem, latents in zip(stems, inputs, strict=True):
-        _save(made, latents, output, stem, {"generator": name} if between else None)
+    for stem, latents, known in zip(stems, inputs, seeds, strict=True):
+        _save(made, latents, output, stem, {"generator": name} if between else None, said(name, known))
 
 
 def _along(prior: LatentPrior | None, first: Tensor, second: Tensor, t: float) -> Tensor:
@@ -107,6 +112,7 @@ def _built(
 ) -> tuple[str, GeneratorInterface, dict[str, LatentPrior], torch.device]:
     """Name, generator, priors of the blocks that a search may move, and device of a configuration."""
     config = load([f"trainer.device={device}", *([f"generator={generator}"] if generator else []), *overrides], config_dir)
+    warn_once(config)
     where = build(config.trainer, allow)().strategy.root_device
     made, prior = build_as(GeneratorInterface, config.generator, allow), build(config.prior, allow)
     priors = dict(prior) if isinstance(prior, Mapping) else dict.fromkeys((*searched_blocks(made), *made.ladder), prior)
@@ -132,14 +138,19 @@ def _free(output: Path, stems: list[str], *, overwrite: bool) -> None:
 
 
 def _save(
-    generator: GeneratorInterface, latents: dict[str, Tensor], output: Path, stem: str, metadata: dict[str, str] | None
+    generator: GeneratorInterface,
+    latents: dict[str, Tensor],
+    output: Path,
+    stem: str,
+    metadata: dict[str, str] | None,
+    text: dict[str, str],
 ) -> Tensor:
-    """Write the image of one input, and its latents if there is something to say of them; returns the image."""
+    """Write the image of one input with what is said of it, and its latents if there is metadata; returns the image."""
     with torch.no_grad():
         image = generator(latents)[0].cpu()
     if metadata is not None:
         write_latents(output / f"{stem}.safetensors", {name: value[0] for name, value in latents.items()}, metadata)
-    write_png(image, output / f"{stem}.png")
+    write_png(image, output / f"{stem}.png", png_text(text))
     sys.stdout.write(f"{output / f'{stem}.png'}\n")
     return image
 

@@ -1,84 +1,32 @@
 """``pulse restore``: the faces of photos found, searched for on the photo's own pixels, and put back."""
 
-import json
-import sys
-from dataclasses import dataclass
+import contextlib
+import hashlib
+import math
+import os
+import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any
 
-import torch
 import typer
 from omegaconf import DictConfig
 
-from pulse_framework.cli.compose import ConfigError, build, build_as, load
-from pulse_framework.cli.framing import framing_of
-from pulse_framework.cli.options import (
-    Allow,
-    ConfigDir,
-    Device,
-    Generator,
-    Out,
-    Overwrite,
-    Quiet,
-    Seed,
-    planning,
-    say,
-    split_overrides,
-)
-from pulse_framework.faces import BACKENDS, Face, FaceDetector, Framing, Square, detector
-from pulse_framework.faces.photo import Photo, read_photo
-from pulse_framework.grid import grid
-from pulse_framework.images import write_png
-from pulse_framework.interfaces import Degradation
-from pulse_framework.interfaces import Generator as GeneratorInterface
-from pulse_framework.runtime import Source, take_in, write_latents
-from pulse_framework.search import Plan, SearchResult, Status, psnr_db
+from pulse_framework.cli.compose import ConfigError, build, build_as, load, plain
+from pulse_framework.cli.ending import end, told_to_end
+from pulse_framework.cli.found import Asked, Faces, Found, Photos
+from pulse_framework.cli.framing import card_of, framing_of, warn_once
+from pulse_framework.cli.options import Allow, ConfigDir, Generator, Out, Overwrite, Quiet, planning, say, split_overrides
+from pulse_framework.cli.paste import Paste, Pasting
+from pulse_framework.cli.restore import Job, prepare, relevant
+from pulse_framework.cli.sidecar import Sidecars
+from pulse_framework.faces import BACKENDS, detector
+from pulse_framework.files import remove_parts
+from pulse_framework.runtime import Claim, MeasurementData, Rejected, Source, take_in
+from pulse_framework.search import Plan
 
 __all__ = ["restore"]
-
-WARNING = "the faces are invented: people who do not exist, who agree with the photo's pixels; they identify nobody"
-
-
-@dataclass(frozen=True)
-class _Restorer:
-    """What is the same for every photo."""
-
-    config: DictConfig
-    generator: GeneratorInterface
-    plan: Plan
-    framing: Framing
-    find: FaceDetector
-    where: torch.device
-    which: str
-    smallest: int
-    allow: list[str]
-
-    def faces(self, photo: Photo, where: str) -> list[Face]:
-        """The faces that are asked for, largest first."""
-        found = sorted(self.find(photo.picture, where), key=lambda face: -face.size)
-        found = [face for face in found if face.size >= self.smallest]
-        if self.which == "all":
-            return found
-        number = 0 if self.which == "largest" else int(self.which)
-        return found[number : number + 1]
-
-    def answer(self, photo: Photo, square: Square, key: str) -> tuple[SearchResult, float]:
-        """The search's answer for one face, and its consistency with the pixels that it covers, in dB."""
-        height, width = photo.picture.shape[1:]
-        top, left, bottom, right = square.window(height, width)
-        node = self.config.degradation.copy()
-        node.corners = square.moved(-left, -top).corners.tolist()
-        node.height, node.width = bottom - top, right - left
-        operator = build_as(Degradation, node, self.allow)
-        mask = operator.mask(self.generator.image_shape)
-        if mask is None or not bool(mask.any()):
-            raise ValueError("a face is smaller than a pixel or outside of the photo; check its box")
-        seen = photo.picture[:, top:bottom, left:right] * mask[0]
-        queue = [(key, seen.to(self.where))]
-        (answer,) = self.plan.run(self.plan.engine(self.generator, operator.to(self.where)), queue)
-        best = answer.samples[0]
-        share = float(mask.mean())  # what hides the photo's other pixels makes them agree
-        return best, psnr_db(best.mse / share)
 
 
 def restore(
@@ -93,10 +41,14 @@ def restore(
     before_after: Annotated[bool, typer.Option("--before-after", help="Also a picture of each photo before and after.")] = False,
     copy_without_faces: Annotated[bool, typer.Option("--copy-without-faces", help="Write photos without faces too.")] = False,
     generator: Generator = None,
+    search: Annotated[str | None, typer.Option("--search", help="Name of a search; see `pulse list searches`.")] = None,
+    samples: Annotated[int | None, typer.Option("--samples", help="Different answers for each face, and pictures.")] = None,
     steps: Annotated[int | None, typer.Option("--steps", min=1, help="Budget of each search.")] = None,
-    seed: Seed = 0,
-    device: Device = "auto",
+    seed: Annotated[int | None, typer.Option("--seed", help="Seed of the run; 0 is a seed.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
+    logger: Annotated[str | None, typer.Option("--logger", help="none, csv, wandb or tensorboard.")] = None,
     overwrite: Overwrite = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a face did not converge.")] = False,
     quiet: Quiet = False,
     config_dir: ConfigDir = None,
     allow: Allow = None,
@@ -104,114 +56,124 @@ def restore(
     """Find the faces of photos, search for each on the photo's own pixels, and put the answers back: DIR/NAME.png.
 
     DIR/NAME_face0.png and .safetensors are the answers themselves, largest face first; DIR/results.jsonl has a line for each.
+    The same command goes on from where it was stopped.
     """
     photos, overrides = split_overrides(arguments)
-    with planning():
-        chosen = {"generator": generator, "search.steps": steps, "search.seed": seed, "trainer.device": device}
-        asked = [f"{key}={value}" for key, value in chosen.items() if value is not None]
-        config = load(["degradation=warp", *asked, *overrides], config_dir)
-        work = _restorer(config, str(boxes) if boxes else backend, faces, min_size, allow or [])
-        sources, rejected = take_in(photos)
-        names = _names(sources, photos)
-        _check_free(output, names, overwrite=overwrite)
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "results.jsonl").unlink(missing_ok=True)
-    if not quiet:
-        say(f"pulse: faces are found by {work.find.name}")
-        say(f"pulse: {WARNING}")
-    errors = [item.error for item in rejected]
-    done = 0
-    for source in sources:
-        try:
-            photo = read_photo(source.path)
-            (output / names[source]).parent.mkdir(parents=True, exist_ok=True)
-            count = _one(work, source, photo, output, names[source], scale, only_crops=only_crops, before_after=before_after)
-        except (ValueError, TypeError) as error:
-            errors.append(str(error) if str(source.path) in str(error) else f"{source.path}: {error}")
-            continue
-        done += count > 0
-        if photo.note and not quiet:
-            say(f"pulse: {source.path}: {photo.note}")
-        if not count:
-            kept = copy_without_faces and not only_crops
-            if kept:
-                photo.enlarged(scale).write(output / f"{names[source]}{photo.suffix}", {})
-                sys.stdout.write(f"{output / names[source]}{photo.suffix}\n")
-            errors.append(f"{source.path}: no face was found{', it is copied' if kept else ''}; give boxes in a file by --boxes")
-    for text in errors:
-        say(f"pulse: {' '.join(text.split())}")
-    if not quiet:
-        say(f"pulse: {done} photos restored, {len(errors)} not; in {output}")
-    if errors:
-        raise typer.Exit(1 if done else 2)
+    given = {
+        "generator": generator,
+        "search": search,
+        "search.samples": samples,
+        "search.steps": steps,
+        "search.seed": seed,
+        "trainer.device": device,
+        "logger": logger,
+    }
+    chosen = [f"{key}={value}" for key, value in given.items() if value is not None]
+    with told_to_end():
+        with planning():
+            config = load(["degradation=warp", f"sidecars={Sidecars.REQUIRE}", *chosen, *overrides], config_dir)
+            config.output = str(output)
+            asked = _asked(config, str(boxes) if boxes else backend, faces, min_size, allow or [])
+            how = Pasting(
+                scale,
+                before_after,
+                only_crops,
+                copy_without_faces,
+                config.search.samples,
+                config.choices.generator,
+                config.search.seed,
+                {key: value for key, value in relevant(plain(config)).items() if key != "degradation"},
+            )
+            paste, rejected = _looked_at(asked, photos, output, how)
+            paste.check_free(overwrite=overwrite)
+            job = _job(config, paste, rejected, allow or [], overwrite=overwrite)
+        if not quiet:
+            say(f"pulse: faces are found by {asked.find.name}")
+            warn_once(config)
+            for note in (f"{given.source.path}: {given.note}" for given in paste.inputs if given.note):
+                say(f"pulse: {note}")
+        report = replace(job(quiet=quiet), best_db=paste.best_db)
+    end(report, output, strict=strict, quiet=quiet, more=paste.written, summary=f"{paste.restored} photos restored; faces: ")
 
 
-def _restorer(config: DictConfig, backend: str, which: str, smallest: int, allow: list[str]) -> _Restorer:
+def _asked(config: DictConfig, backend: str, which: str, smallest: int, allow: list[str]) -> Asked:
+    """How faces are found, with everything that can be refused refused."""
     if which not in ("all", "largest") and not which.isdecimal():
         raise ConfigError(f"--faces: expected all, largest or a number from 0, got {which!r}")
-    framing = framing_of(config)
-    if framing is None or framing.by != "ffhq":
+    card, framing = card_of(config), framing_of(config)
+    if card is None or framing is None or framing.by != "ffhq":
         raise ConfigError(
             f"generator: expected one of faces whose card names its framing, got {config.choices.generator}; choose another"
         )
-    where = build(config.trainer, allow)().strategy.root_device
-    made = build_as(GeneratorInterface, config.generator, allow).to(where)
-    plan = build_as(Plan, config.search, allow)
-    return _Restorer(config, made, plan, framing, detector(backend), where, which, smallest, allow)
+    build_as(Plan, config.search, allow)
+    build(config.trainer, allow)
+    image_shape = (3, *card.resolution)
+    return Asked(config, image_shape, detector(backend), backend, framing, which, smallest, allow)
 
 
-def _one(
-    work: _Restorer, source: Source, photo: Photo, output: Path, name: str, scale: int, *, only_crops: bool, before_after: bool
-) -> int:
-    """Restore one photo; how many of its faces were."""
-    canvas, written = photo.enlarged(scale), []
-    text: dict[str, str] = {}
-    made = f"{name}{photo.suffix}"
-    for k, face in enumerate(work.faces(photo, str(source.path))):
-        square = work.framing.square(face)
-        result, db = work.answer(photo, square, f"{source.key}#{k}")
-        stem = f"{name}_face{k}"
-        record = _record(work, source, result, face, k, db)
-        if result.status is not Status.FAILED:
-            text = {"Generator": work.config.choices.generator, "Seed": str(result.seed), "Description": f"pulse: {WARNING}"}
-            picture = result.image.detach().cpu().float()
-            write_latents(output / f"{stem}.safetensors", result.latents, {"generator": text["Generator"], "seed": text["Seed"]})
-            write_png(picture, output / f"{stem}.png", text)
-            canvas = canvas.with_face(picture, square.scaled(scale))
-            written.append(f"{stem}.png")
-            record |= {"crop": f"{stem}.png", "latent": f"{stem}.safetensors"}
-            record |= {"output": None if only_crops else made}
-        with (output / "results.jsonl").open("ab") as lines:
-            lines.write(json.dumps(record).encode() + b"\n")
-    if written and not only_crops:
-        canvas.write(output / made, text)
-        written.append(made)
-    if written and before_after:
-        pair = [photo.enlarged(scale).picture, canvas.picture]
-        write_png(grid([pair], cell=max(canvas.image.size)), output / f"{name}_before_after.png")
-    for file in written:
-        sys.stdout.write(f"{output / file}\n")
-    return len(written) - (made in written)
+def _looked_at(asked: Asked, given: list[str], output: Path, how: Pasting) -> tuple[Paste, list[Rejected]]:
+    """The photos with their faces, written as measurements, and what has none."""
+    sources, rejected = take_in(given)
+    names = _names(sources, given)
+    photos, found = Photos(), []
+    output.mkdir(parents=True, exist_ok=True)
+    with _held(output):
+        for source in sources:
+            try:
+                if not source.picture:
+                    raise ValueError("expected a photo, got a measurement; `pulse upsample` takes it")
+                faces = asked.faces(source, names[source], output, photos)
+            except ValueError as error:
+                text = str(error)
+                rejected.append(Rejected(source.path, text if str(source.path) in text else f"{source.path}: {text}"))
+                continue
+            for folder in {(output / names[source]).parent, output / names[source]}:
+                remove_parts(folder)
+            found.append(faces)
+            if not faces.found:
+                kept = ", it is copied" if how.copy and not how.only_crops else ""
+                text = f"{source.path}: no face was found{kept}; give boxes in a file by --boxes"
+                rejected.append(Rejected(source.path, text))
+    return Paste(photos, output, how, found), rejected
 
 
-def _record(work: _Restorer, source: Source, result: SearchResult, face: Face, number: int, db: float) -> dict[str, Any]:
-    failed = result.status is Status.FAILED
-    return {
-        "input": str(source.path),
-        "output": None,
-        "face": number,
-        "box": [round(value, 2) for value in face.box],
-        "found_by": face.found_by,
-        "seed": result.seed,
-        "status": result.status.value,
-        "psnr_db": None if failed else db,
-        "steps": result.steps,
-        "seconds": round(result.seconds, 4),
-        "generator": work.config.choices.generator,
-        "degradation": work.config.choices.degradation,
-        "crop": None,
-        "latent": None,
-    }
+@contextlib.contextmanager
+def _held(output: Path) -> Iterator[None]:
+    """The folder, for this process alone; of several that share a run the first holds it."""
+    claim = Claim(output) if os.environ.get("LOCAL_RANK", "0") == "0" else None
+    try:
+        yield
+    finally:
+        if claim:
+            claim.release()
+
+
+def _job(config: DictConfig, paste: Paste, rejected: list[Rejected], allow: list[str], *, overwrite: bool) -> Job:
+    """The search for every face of every photo, in the ordinary runtime."""
+    faces = {given.path(face): (given, face) for given in paste.inputs for face in given.found}
+    config.data.inputs = [str(path) for path in faces]
+    data = build_as(MeasurementData, config.data, allow)
+    data.sources = [replace(source, name=faces[source.path][0].stem(faces[source.path][1])) for source in data.sources]
+    data.rejected = [*rejected, *data.rejected]
+    for source in data.sources:
+        (paste.output / source.name).parent.mkdir(parents=True, exist_ok=True)
+
+    def describe(source: Source, line: dict[str, Any]) -> dict[str, Any]:
+        return _described(line, *faces[source.path])
+
+    job = prepare(config, allow=allow, overwrite=overwrite, data=data, describe=describe)
+    paste.expect(job.left)
+    return replace(job, observers=(paste,), conclude=paste.conclude)
+
+
+def _described(line: dict[str, Any], given: Faces, face: Found) -> dict[str, Any]:
+    """A line of a face; its error is that of the pixels that the face covers, since what hides the others makes them agree."""
+    shift = 10 * math.log10(face.share)
+    shifted = {key: line[key] + shift for key in ("psnr_db", "target_db") if line[key] is not None}
+    error = {} if line["mse"] is None else {"mse": line["mse"] / face.share}
+    box = [round(value, 2) for value in face.box]
+    more = {"photo": str(given.source.path), "face": face.number, "box": box, "found_by": face.found_by}
+    return {**line, **shifted, **error, **more}
 
 
 def _names(sources: list[Source], given: list[str]) -> dict[Source, str]:
@@ -220,19 +182,13 @@ def _names(sources: list[Source], given: list[str]) -> dict[Source, str]:
     made: dict[Source, str] = {}
     for source in sources:
         inside = [source.path.relative_to(folder).parent for folder in folders if source.path.is_relative_to(folder)]
-        here = inside[0] if inside else Path()
-        name = (here / source.path.stem).as_posix()
-        made[source] = (here / source.name).as_posix() if name in made.values() else name
+        here, stem = inside[0] if inside else Path(), source.path.stem
+        name = (here / stem).as_posix()
+        own = name in made.values() or name.casefold() == "grid" or re.search(r"_face\d+(_\d+)?$|_before_after$", name)
+        made[source] = (here / _distinct(source)).as_posix() if own else name
     return made
 
 
-def _check_free(output: Path, names: dict[Source, str], *, overwrite: bool) -> None:
-    """Refuse to write over a photo, or over anything else unless told to."""
-    photos = {source.path.resolve() for source in names}
-    for name in names.values():
-        paths = [output / f"{name}{suffix}" for suffix in (".png", ".tif", ".webp", "_face0.png")]
-        for path in (path for path in paths if path.exists()):
-            if path.resolve() in photos:
-                raise ConfigError(f"output {output}: expected a folder that is not the input's, got {path}; choose another")
-            if not overwrite:
-                raise ConfigError(f"output {output}: expected no {path.name}, got one; choose another folder or add --overwrite")
+def _distinct(source: Source) -> str:
+    """The stem of a photo with a hash of its path, for one that is called as another, or as a result of another."""
+    return f"{source.path.stem}-{hashlib.sha256(str(source.path.resolve()).encode()).hexdigest()[:6]}"

@@ -23,6 +23,7 @@ from pulse_framework.runtime import (
     Rejected,
     ResultWriter,
     SearchModule,
+    SearchObserver,
     Source,
     Tracker,
     code_version,
@@ -32,7 +33,7 @@ from pulse_framework.runtime import (
 from pulse_framework.search import Plan
 from pulse_framework.weights import read_card
 
-__all__ = ["Job", "Report", "prepare"]
+__all__ = ["Job", "Report", "prepare", "relevant"]
 
 IRRELEVANT = ("slots", "poll_every")
 """Settings of a search that no result depends on."""
@@ -74,6 +75,8 @@ class Job:
         logger: Where metrics go, if anywhere.
         settings: The resolved configuration.
         keep_known: Whether pictures show observed pixels as they were measured; None: where that is exact.
+        observers: Also hear of answers, after they were written.
+        conclude: Called at the end, while the folder is still held.
     """
 
     plan: Plan
@@ -89,6 +92,8 @@ class Job:
     logger: Any
     settings: dict[str, Any]
     keep_known: bool | None = None
+    observers: Sequence[SearchObserver] = ()
+    conclude: Callable[[], None] | None = None
 
     def __call__(self, *, quiet: bool = False) -> Report:
         """Search and write.
@@ -97,7 +102,10 @@ class Job:
             KeyboardInterrupt: The user stopped the run; what was finished is on disk.
         """
         try:
-            return self._search(quiet=quiet)
+            report = self._search(quiet=quiet)
+            if self.conclude is not None:
+                self.conclude()
+            return report
         finally:
             self.writer.folder.release()
 
@@ -108,19 +116,28 @@ class Job:
             self.data.choose(self.left, self.groups, channels)
             origin = {"code": code_version(), "weights": _weights(self.settings["generator"])} if self.logger else {}
             callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
-            callbacks += [] if quiet else [ProgressBar(len(self.left))]
+            callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left))])]
             trainer = self.make_trainer(callbacks=callbacks)
             predict(trainer, SearchModule(self.generator, self.operators, self.plan, self.keep_known), self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
 
 
-def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = False) -> Job:
+def prepare(
+    config: DictConfig,
+    *,
+    allow: Sequence[str] = (),
+    overwrite: bool = False,
+    data: MeasurementData | None = None,
+    describe: Callable[[Source, dict[str, Any]], dict[str, Any]] | None = None,
+) -> Job:
     """Build and check everything that a run needs, cheapest first; record the inputs that cannot be processed.
 
     Args:
         config: A composed configuration.
         allow: Packages, beyond this project's own, whose targets may be called.
         overwrite: Whether results in the folder may be replaced.
+        data: The inputs, if they are not simply those of the configuration.
+        describe: Says more in the lines of an input; see ``OutputFolder``.
 
     Raises:
         ConfigError: The configuration cannot be built.
@@ -129,7 +146,7 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
     if OmegaConf.is_missing(config, "output"):
         raise ConfigError("output: expected a folder to write to, got none; give output=DIR")
     plan = build_as(Plan, config.search, allow)
-    data = build_as(MeasurementData, config.data, allow)
+    data = build_as(MeasurementData, config.data, allow) if data is None else data
     if not data.sources and not data.rejected:
         raise ConfigError("inputs: expected image files or folders, got none; name at least one")
     make_trainer = build(config.trainer, allow)
@@ -154,9 +171,10 @@ def prepare(config: DictConfig, *, allow: Sequence[str] = (), overwrite: bool = 
         generator=settings["choices"]["generator"],
         degradation=settings["choices"]["degradation"],
         samples=plan.samples,
-        settings=_relevant(settings),
+        settings=relevant(settings),
         own={index: (own.name, plain(own.node)) for index, own in operators.own.items()},
         overwrite=overwrite,
+        describe=describe,
     )
     with contextlib.ExitStack() as undo:
         undo.callback(folder.release)
@@ -193,7 +211,7 @@ def _weights(generator: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-def _relevant(settings: dict[str, Any]) -> dict[str, Any]:
+def relevant(settings: dict[str, Any]) -> dict[str, Any]:
     """What a result depends on besides the input."""
     search = {key: value for key, value in settings["search"].items() if key not in IRRELEVANT}
     kept = {"keep_known": settings.get("keep_known")}

@@ -3,49 +3,32 @@
 A photo is turned upright as its EXIF orientation says, and the tag goes. What is written is lossless, so that nothing outside
 the faces changes: TIFF and WebP stay what they are, anything else becomes PNG, or TIFF where PNG cannot hold its colours (CMYK).
 EXIF, XMP, colour profile (ICC), the text of PNG, alpha, greyness and 16 bits of grey are kept. XMP and the text of PNG tell that
-faces are synthetic, in the words of the IPTC (Guidance on using Digital Source Type, 2023).
+faces are synthetic; see ``pulse_framework.provenance``.
 """
 
-import io
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any
-from xml.sax.saxutils import escape
 
 import numpy as np
 import torch
 from jaxtyping import Float
-from PIL import Image, ImageOps
-from PIL.PngImagePlugin import PngInfo
+from PIL import ExifTags, Image, ImageOps
 from torch import Tensor
 
 from pulse_framework.faces.alignment import Square, place
+from pulse_framework.faces.metadata import Metadata
 from pulse_framework.files import write_atomic
 from pulse_framework.images import opened, to_tensor
 
-__all__ = ["SYNTHETIC", "Photo", "read_photo"]
-
-SYNTHETIC = "http://cv.iptc.org/newscodes/digitalsourcetype/compositeWithTrainedAlgorithmicMedia"
-"""The IPTC's word for pictures with parts that a trained model has made."""
+__all__ = ["Photo", "read_photo"]
 
 _KEPT = ("L", "LA", "RGB", "RGBA", "CMYK", "I;16")
 _SUFFIXES = {"PNG": ".png", "WEBP": ".webp", "TIFF": ".tif"}
 _FEATHER = 0.15
 """Of a face's side: how far its edge fades into the photo."""
 _GREY = (0.299, 0.587, 0.114)
-_DESCRIPTION = (
-    '<rdf:Description rdf:about="" xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"'
-    ' xmlns:pulse="urn:pulse-latent:1">'
-    "<Iptc4xmpExt:DigitalSourceType>{source}</Iptc4xmpExt:DigitalSourceType><pulse:settings>{settings}</pulse:settings>"
-    "</rdf:Description>"
-)
-_PACKET = (
-    '<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?><x:xmpmeta xmlns:x="adobe:ns:meta/">'
-    '<rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">{description}</rdf:RDF></x:xmpmeta><?xpacket end="w"?>'
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,13 +38,13 @@ class Photo:
     Attributes:
         image: Upright, in one of the modes L, LA, RGB, RGBA, CMYK and I;16.
         format: Of what is written: PNG, TIFF or WEBP.
-        saving: What Pillow needs to write it: metadata, and how to be lossless.
+        metadata: What is said of it.
         note: What of the file is not kept; empty if all is.
     """
 
     image: Image.Image
     format: str
-    saving: Mapping[str, Any]
+    metadata: Metadata
     note: str = ""
 
     @property
@@ -73,6 +56,10 @@ class Photo:
     def picture(self) -> Float[Tensor, "3 H W"]:
         """The photo as ``read_image`` gives it: RGB, transparent pixels over white."""
         return to_tensor(self.image)
+
+    def light(self) -> "Photo":
+        """The same photo without its ``picture``, which is made anew when it is asked for."""
+        return replace(self)
 
     def enlarged(self, scale: int) -> "Photo":
         """The photo with ``scale`` times the pixels on each side, by a Lanczos kernel."""
@@ -126,21 +113,7 @@ class Photo:
         Raises:
             OSError: It cannot be written.
         """
-        saving = dict(self.saving)
-        xmp = _marked(saving.pop("xmp"), json.dumps(dict(text))) if text else saving.pop("xmp")
-        if self.format == "PNG":
-            info = PngInfo()
-            for key, value in {**saving.pop("text"), **text, **({"XML:com.adobe.xmp": xmp.decode()} if xmp else {})}.items():
-                info.add_itxt(key, str(value))
-            saving["pnginfo"] = info
-        elif self.format == "TIFF" and xmp:
-            saving["exif"] = exif = Image.Exif()
-            exif.update({**self.saving.get("exif", {}), 700: xmp})
-        elif xmp:
-            saving["xmp"] = xmp
-        file = io.BytesIO()
-        self.image.save(file, format=self.format, **saving)
-        write_atomic(path, file.getvalue())
+        write_atomic(path, self.metadata.encoded(self.image, self.format, text))
 
     def _coloured(self, rgb: Tensor) -> Tensor:
         """RGB in the colours of this photo's mode, in [0, 1]."""
@@ -162,21 +135,13 @@ def read_photo(path: str | Path) -> Photo:
         kind = image.format if image.format in _SUFFIXES else "TIFF" if image.mode == "CMYK" else "PNG"
         frames = getattr(image, "n_frames", 1)
         notes = [f"only the first of {frames} frames is kept"] if frames > 1 else []
-        notes += ["its 16 bits a channel are kept in 8"] if _deep_colour(path) else []
+        notes += ["its 16 bits a channel are kept in 8"] if _deep_colour(image, path) else []
         image.load()
-        text = {key: value for key, value in getattr(image, "text", {}).items() if key != "XML:com.adobe.xmp"}
-        icc = image.info.get("icc_profile")
         upright = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
-        xmp = upright.info.get("xmp") or upright.info.get("XML:com.adobe.xmp") or b""
-        exif = _exif(upright.getexif())
         made = _in_a_kept_mode(upright)
-    saving: dict[str, Any] = {"xmp": xmp.encode() if isinstance(xmp, str) else xmp}
-    saving |= {"icc_profile": icc} if icc else {}
-    saving |= {"exif": exif} if len(exif) else {}
-    saving |= {"text": text} if kind == "PNG" else {}
-    saving |= {"lossless": True, "exact": True} if kind == "WEBP" else {}
-    saving |= {"compression": "tiff_adobe_deflate"} if kind == "TIFF" else {}
-    return Photo(made, kind, saving, "; ".join(notes))
+        metadata, lost = Metadata.of(image, upright).sound(made.mode, kind)
+    notes += [f"its damaged {' and '.join(lost)} cannot be kept"] if lost else []
+    return Photo(made, kind, metadata, "; ".join(notes))
 
 
 def _in_a_kept_mode(image: Image.Image) -> Image.Image:
@@ -191,31 +156,14 @@ def _in_a_kept_mode(image: Image.Image) -> Image.Image:
     return made
 
 
-_LAYOUT = frozenset(
-    (*range(256, 260), 262, 266, 273, 274, 277, 278, 279, 284, 317, 320, 322, 323, 324, 325, 338, 339, 700, 34675)
-)
-"""Tags that say how a TIFF lies in its file, or are written otherwise."""
-
-
-def _exif(exif: Image.Exif) -> Image.Exif:
-    """What is said of the photo, without what is said of the file."""
-    for tag in _LAYOUT & set(exif):
-        del exif[tag]
-    return exif
-
-
-def _deep_colour(path: str | Path) -> bool:
-    """Whether a PNG's header says 16 bits a channel, and colour or alpha."""
+def _deep_colour(image: Image.Image, path: str | Path) -> bool:
+    """Whether a file, its header read, has 16 bits a channel, and colour or alpha."""
+    if image.format == "TIFF":
+        bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, ())
+        return len(bits) > 1 and max(bits) > 8
     with Path(path).open("rb") as file:
         head = file.read(26)
     return len(head) == 26 and head.startswith(b"\x89PNG") and head[24] == 16 and head[25] != 0
-
-
-def _marked(xmp: bytes, settings: str) -> bytes:
-    """An XMP packet that says what is synthetic, beside what the photo's own says."""
-    description = _DESCRIPTION.format(source=SYNTHETIC, settings=escape(settings)).encode()
-    head, end, tail = xmp.rpartition(b"</rdf:RDF>")
-    return head + description + end + tail if end else _PACKET.format(description=description.decode()).encode()
 
 
 def _faded(side: int) -> Tensor:

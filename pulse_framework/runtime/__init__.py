@@ -1,6 +1,7 @@
 """The runtime: the only importer of Lightning."""
 
 from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
+from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Rejected, Source, take_in
 from pulse_framework.runtime.known import known_pixels
@@ -15,6 +16,7 @@ from pulse_framework.runtime.trainer import make_trainer, predict
 
 __all__ = [
     "CURVES",
+    "Claim",
     "Finished",
     "Group",
     "MeasurementData",

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pulse_framework.grid import grid
 from pulse_framework.images import write_png
+from pulse_framework.provenance import COMPOSITE, png_text, said
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder
@@ -71,7 +72,8 @@ class ResultWriter(SearchObserver):
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write ``grid.png``."""
         if self.rows and trainer.is_global_zero:
-            write_png(self.grid(), self.folder.folder / "grid.png")
+            told = png_text(said(self.folder.generator), COMPOSITE)
+            write_png(self.grid(), self.folder.folder / "grid.png", told)
 
 
 class ProgressBar(SearchObserver):

@@ -9,7 +9,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pulse_framework.files import remove_parts, write_atomic
 from pulse_framework.images import png_bytes, write_png
+from pulse_framework.provenance import COMPOSITE, SYNTHETIC, png_text, said
 from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished
@@ -59,6 +60,7 @@ class OutputFolder:
         settings: Everything that a result depends on besides the input.
         overwrite: Whether results of other settings may be replaced.
         own: Name and settings of the degradation of inputs that have one of their own, by index.
+        describe: Says more of an input: takes it and one of its lines, and gives the line that is written.
 
     Raises:
         ValueError: The folder cannot be made or written to, or another run is writing to it.
@@ -74,10 +76,11 @@ class OutputFolder:
         settings: Mapping[str, Any],
         overwrite: bool = False,
         own: Mapping[int, tuple[str, Mapping[str, Any]]] | None = None,
+        describe: Callable[[Source, dict[str, Any]], dict[str, Any]] | None = None,
     ) -> None:
         self.folder, self.generator, self.degradation = folder, generator, degradation
         self.samples, self.overwrite = samples, overwrite
-        self._settings, self._own = dict(settings), dict(own or {})
+        self._settings, self._own, self._describe = dict(settings), dict(own or {}), describe
         self.results = folder / "results.jsonl"
         try:
             folder.mkdir(parents=True, exist_ok=True)
@@ -124,9 +127,8 @@ class OutputFolder:
                 )
         recorded = set().union(*written.values())
         left = sources if self.overwrite else [source for source in sources if not self._done(source, recorded)]
-        names = {
-            source: set(self.stems(source)) | {Path(name).stem for name in written.get(str(source.path), ())} for source in left
-        }
+        older = {source: {name.removesuffix(".png") for name in written.get(str(source.path), ())} for source in left}
+        names = {source: set(self.stems(source)) | older[source] for source in left}
         taken = [stem for source in left for stem in sorted(names[source]) if not self._may_replace(source, stem)]
         if taken and not self.overwrite:
             raise ValueError(
@@ -153,12 +155,17 @@ class OutputFolder:
         sound = [p for p, r in zip(finished.pictures, finished.answer.samples, strict=True) if r.status is not Status.FAILED]
         if len(sound) > 1:
             mean, deviation = mean_and_deviation(sound)
-            write_png(mean, self.folder / f"{source.name}_mean.png")
-            write_png(2 * deviation, self.folder / f"{source.name}_std.png")
+            told = png_text(said(self.generator, finished.answer.samples[0].seed))
+            write_png(mean, self.folder / f"{source.name}_mean.png", told)
+            write_png(2 * deviation, self.folder / f"{source.name}_std.png", told)
         for sample, (stem, result) in enumerate(zip(self.stems(source), finished.answer.samples, strict=True)):
             output, latent = f"{stem}.png", f"{stem}.safetensors"
             if result.status is not Status.FAILED:
-                content = png_bytes(finished.pictures[sample])
+                name, own = self._degradation_of(source)
+                settings = {**self._settings, **own}
+                text = said(self.generator, result.seed, degradation=name, restart=result.restart, settings=settings)
+                whole = finished.pictures[sample] is result.image
+                content = png_bytes(finished.pictures[sample], png_text(text, SYNTHETIC if whole else COMPOSITE))
                 metadata = {
                     "generator": self.generator,
                     "degradation": self._degradation_of(source)[0],
@@ -173,7 +180,8 @@ class OutputFolder:
                 write_atomic(self.folder / output, content)
                 written.append(self.folder / output)
             line = self._record(source, sample, result, finished.errors[sample], output, latent)
-            self._append(line | (apart[sample] if self.samples > 1 else {}))
+            line |= apart[sample] if self.samples > 1 else {}
+            self._append(self._describe(source, line) if self._describe else line)
         return written
 
     def write_rejected(self, rejected: Rejected) -> None:

@@ -1,6 +1,8 @@
 """The other commands, and interruption."""
 
+import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -92,7 +94,7 @@ def test_sample_and_render(pulse, pulse_process, linear, linear_file, tmp_path):
     drawn = pulse("render", *files, "-o", tmp_path / "r", *linear[2:3])
     assert drawn.status == 0
     for i in range(3):
-        assert (tmp_path / "r" / f"sample_000{i}.png").read_bytes() == (tmp_path / "s" / f"sample_000{i}.png").read_bytes()
+        assert torch.equal(*(read_image(tmp_path / folder / f"sample_000{i}.png") for folder in "rs"))
     assert pulse("render", *files, "-o", tmp_path / "r", *linear[2:3]).status == 2
     assert pulse("render", *files[:2], "-o", tmp_path / "b", "--between", 5, *linear[2:3]).status == 0
     steps = [load_file(tmp_path / "b" / f"between_0{i}.safetensors")["z"] for i in range(5)]
@@ -125,7 +127,7 @@ def test_rendered_latents_of_a_search_are_its_images(pulse, small, linear, tmp_p
         out = tmp_path / precision
         pulse("upsample", small[0], "-o", out, *linear, "--precision", precision)
         assert pulse("render", out / "in00.safetensors", "-o", out / "again", *linear[2:3]).status == 0
-        assert (out / "again" / "in00.png").read_bytes() == (out / "in00.png").read_bytes()
+        assert torch.equal(read_image(out / "again" / "in00.png"), read_image(out / "in00.png"))
 
 
 def test_render_refuses(pulse, linear, tmp_path):
@@ -247,3 +249,48 @@ def test_interrupted(pulse, records, make_inputs, linear, tmp_path):
     again = pulse("upsample", *long)
     assert (again.status, f"{len(done)} already done" in again.err) == (0, True)
     assert sorted(line["output"] for line in records(out)) == ["in00.png", "in01.png", "in02.png"]
+
+
+def test_every_picture_says_that_it_is_synthetic(pulse, small, linear, tmp_path):
+    """Answers and their mean, random images, images of latents, and overviews."""
+
+    def said(path):
+        with Image.open(path) as image:
+            image.load()
+            text = image.text
+        (term,) = re.findall(r"digitalsourcetype/(\w+)<", text["XML:com.adobe.xmp"])
+        return term, text["Generator"], text.get("Seed")
+
+    path = next(option for option in linear if option.startswith("generator.path"))
+    assert pulse("upsample", small[0], "-o", tmp_path / "up", *linear, "--samples", 2, "--seed", 5).status == 0
+    for name in ("in00_0.png", "in00_1.png", "in00_mean.png", "in00_std.png"):
+        assert said(tmp_path / "up" / name) == ("trainedAlgorithmicMedia", "linear", "5")
+    assert said(tmp_path / "up" / "grid.png") == ("compositeWithTrainedAlgorithmicMedia", "linear", None)  # it has the input
+    assert pulse("sample", "-n", 2, "-o", tmp_path / "drawn", "--generator", "linear", "--seed", 6, path).status == 0
+    for name in ("sample_0001.png", "grid.png"):
+        assert said(tmp_path / "drawn" / name) == ("trainedAlgorithmicMedia", "linear", "6")
+    latents = sorted((tmp_path / "drawn").glob("*.safetensors"))
+    assert pulse("render", latents[0], "-o", tmp_path / "made", path).status == 0
+    assert said(tmp_path / "made" / "sample_0000.png") == ("trainedAlgorithmicMedia", "linear", "6")
+    assert pulse("render", *latents, "--between", 2, "-o", tmp_path / "way", path).status == 0
+    assert said(tmp_path / "way" / "between_01.png") == ("trainedAlgorithmicMedia", "linear", None)
+    with Image.open(tmp_path / "up" / "in00_1.png") as image:
+        settings = json.loads(image.text["Settings"])
+    assert (settings["search"]["steps"], settings["search"]["samples"]) == (8, 2)
+    assert settings["generator"]["path"] == path.split("/")[-1].strip("'")
+
+
+def test_the_warning_of_faces_is_said_once(pulse, small, linear, tmp_path, monkeypatch):
+    monkeypatch.setenv("PULSE_HOME", str(tmp_path / "home"))
+    faces, warning = (
+        ["--steps", 1, "search.start.draws=1", "--device", "cpu"],
+        "people who do not exist and cannot identify anyone",
+    )
+    said = [
+        pulse("upsample", small[0], "-o", tmp_path / "no faces", *linear).err,
+        pulse("upsample", small[0], "-o", tmp_path / "quiet", *faces, "--quiet").err,
+        pulse("upsample", small[0], "-o", tmp_path / "first", *faces).err,
+        pulse("upsample", small[0], "-o", tmp_path / "second", *faces).err,
+        pulse("sample", "-n", 1, "-o", tmp_path / "third", "--device", "cpu").err,
+    ]
+    assert [text.count(warning) for text in said] == [0, 0, 1, 0, 0]

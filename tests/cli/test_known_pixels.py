@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 
 from degradations import mask
 from generators.linear import load
 from pulse_framework.images import read_image, write_png
+from pulse_framework.provenance import COMPOSITE, SYNTHETIC, XMP
 
 HOLE = "_target_: degradations.mask.box\ntop: 4\nleft: 4\nheight: 8\nwidth: 8\n"
 NOISE = "{_target_: degradations.noise.GaussianNoise, sigma: 0.05}"
@@ -60,6 +62,14 @@ def test_where_the_degradation_only_hides_the_rest_is_kept(name, restored):
     assert not same(picture[observed], raw[observed])
     mse = (torch.where(observed, raw, 0) - y).square().mean().item()
     assert line["mse"] == pytest.approx(mse, rel=1e-4)
+
+
+@pytest.mark.parametrize(("option", "term"), [("--keep-known", COMPOSITE), ("--invent-all", SYNTHETIC)])
+def test_a_picture_that_keeps_pixels_is_called_a_composite(option, term, restored, tmp_path):
+    restored("hole", option)
+    with Image.open(tmp_path / f"out hole {option}" / "x.png") as image:
+        image.load()
+        assert f">{term}<" in image.text[XMP]
 
 
 @pytest.mark.parametrize(

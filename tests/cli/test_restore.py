@@ -5,11 +5,15 @@ import json
 import numpy as np
 import pytest
 import torch
+import yaml
 from PIL import Image, ImageCms
+from safetensors.torch import load_file
 
+from degradations.warp import Warp
 from pulse_framework.cli.options import example_photo
 from pulse_framework.faces import Square
 from pulse_framework.faces.photo import read_photo
+from pulse_framework.images import read_image
 
 FAST = ["search.start.draws=1", "--steps", 2, "--device", "cpu"]
 BOX = [22, 20, 42, 42]
@@ -33,6 +37,12 @@ def opened(path):
     image = Image.open(path)
     image.load()
     return image
+
+
+def files(folder, name="*"):
+    """Bytes of the pictures and latents of a run, but for its overview."""
+    made = (path for path in folder.rglob(name) if path.suffix in (".png", ".safetensors") and path.name != "grid.png")
+    return {str(path.relative_to(folder)): path.read_bytes() for path in made}
 
 
 def inside(shape, scale=1, box=BOX):
@@ -77,18 +87,21 @@ def test_exif_profile_and_orientation(pulse, boxes, tmp_path):
     assert after.info["icc_profile"] == profile
 
 
-def test_the_picture_says_what_it_is(pulse, boxes, records, tmp_path):
+def test_the_picture_says_what_it_is(pulse, boxes, records, tmp_path, monkeypatch):
+    monkeypatch.setenv("PULSE_HOME", str(tmp_path / "home"))
     gradient().save(tmp_path / "a.png")
     done = pulse("restore", tmp_path / "a.png", "-o", tmp_path / "out", "--boxes", boxes, "--seed", 3, *FAST)
-    assert done.err.count("the faces are invented") == 1
+    assert done.err.count("cannot identify anyone") == 1
     for name in ("a.png", "a_face0.png"):
         text = opened(tmp_path / "out" / name).text
         assert (text["Generator"], text["Seed"]) == ("faces-stylegan2-64", "3")
-        assert "identify nobody" in text["Description"]
-    xmp = opened(tmp_path / "out/a.png").text["XML:com.adobe.xmp"]
-    assert "digitalsourcetype/compositeWithTrainedAlgorithmicMedia" in xmp
+        assert "cannot identify anyone" in text["Description"]
+        assert json.loads(text["Settings"])["search"]["steps"] == 2
+    for name, term in (("a.png", "compositeWithTrainedAlgorithmicMedia"), ("a_face0.png", "trainedAlgorithmicMedia")):
+        assert f"digitalsourcetype/{term}<" in opened(tmp_path / "out" / name).text["XML:com.adobe.xmp"]
     (line,) = records(tmp_path / "out")
-    assert (line["face"], line["box"], line["degradation"], line["output"]) == (0, BOX, "warp", "a.png")
+    assert (line["face"], line["box"], line["degradation"], line["output"]) == (0, BOX, "warp", "a_face0.png")
+    assert line["photo"] == str(tmp_path / "a.png")
     assert line["psnr_db"] > 0
 
 
@@ -111,7 +124,13 @@ def test_scale_crops_and_before_after(pulse, boxes, tmp_path):
     assert opened(tmp_path / "large/a.png").size == (192, 180)
     assert (tmp_path / "large/a_before_after.png").exists()
     assert pulse(*common, "-o", tmp_path / "crops", "--only-crops").status == 0
-    assert {path.name for path in (tmp_path / "crops").iterdir()} == {"a_face0.png", "a_face0.safetensors", "results.jsonl"}
+    assert {path.name for path in (tmp_path / "crops").glob("[!.]*")} == {
+        "a_face0.png",
+        "a_face0.safetensors",
+        "config.yaml",
+        "grid.png",
+        "results.jsonl",
+    }
 
 
 def test_which_faces(pulse, records, tmp_path):
@@ -150,10 +169,10 @@ def test_a_folder_keeps_its_tree_and_its_formats(pulse, boxes, records, tmp_path
     done = pulse("restore", tmp_path / "photos", "-o", tmp_path / "out", "--boxes", boxes, *FAST)
     assert done.status == 0, done.err
     names = {"größe.png", "sommer/größe.webp", "sommer/ink.tif"}
-    assert {line["output"] for line in records(tmp_path / "out")} == names
+    assert all((tmp_path / "out" / name).exists() for name in names)
     assert opened(tmp_path / "out" / "sommer" / "ink.tif").mode == "CMYK"
-    assert {line["crop"] for line in records(tmp_path / "out")} == {f"{name.split('.')[0]}_face0.png" for name in names}
-    assert all((tmp_path / "out" / line["crop"]).exists() for line in records(tmp_path / "out"))
+    assert {line["output"] for line in records(tmp_path / "out")} == {f"{name.split('.')[0]}_face0.png" for name in names}
+    assert all((tmp_path / "out" / line["output"]).exists() for line in records(tmp_path / "out"))
 
 
 def test_photos_without_faces(pulse, tmp_path):
@@ -190,8 +209,42 @@ def test_nothing_is_overwritten_unasked(pulse, boxes, tmp_path):
     common = ["restore", tmp_path / "a.png", "--boxes", boxes, *FAST]
     assert pulse(*common, "-o", tmp_path).status == 2
     assert pulse(*common, "-o", tmp_path / "out").status == 0
-    assert pulse(*common, "-o", tmp_path / "out").status == 2
-    assert pulse(*common, "-o", tmp_path / "out", "--overwrite").status == 0
+    before = files(tmp_path / "out")
+    for other in (["--seed", 1], ["--scale", 2], ["--samples", 2]):
+        done = pulse(*common, "-o", tmp_path / "out", *other)
+        assert done.status == 2, other
+        assert "--overwrite" in done.err
+        assert files(tmp_path / "out") == before
+    assert pulse(*common, "-o", tmp_path / "out", "--seed", 1, "--overwrite").status == 0
+    assert files(tmp_path / "out") != before
+
+
+def test_samples_are_as_many_pictures(pulse, boxes, records, tmp_path):
+    gradient().save(tmp_path / "a.png")
+    done = pulse("restore", tmp_path / "a.png", "-o", tmp_path / "out", "--boxes", boxes, "--samples", 2, "--strict", *FAST)
+    assert done.status == 1  # two steps do not converge
+    made = files(tmp_path / "out", "a_*.png")
+    assert {"a_0.png", "a_1.png", "a_face0_0.png", "a_face0_1.png"} <= set(made)
+    assert made["a_0.png"] != made["a_1.png"]
+    assert [line["sample"] for line in records(tmp_path / "out")] == [0, 1]
+
+
+def test_the_error_is_that_of_the_pixels_that_the_face_covers(pulse, records, tmp_path):
+    """A face turned by 45 degrees covers half of its window; elsewhere the measurement agrees by construction."""
+    gradient("RGB", (100, 100)).save(tmp_path / "a.png")
+    points = np.array([[-8, -6], [8, -6], [0, 0], [-6, 8], [6, 8]]) @ np.array([[1, 1], [-1, 1]]) / 2**0.5 + 50
+    (tmp_path / "turned.json").write_text(json.dumps([{"landmarks": points.tolist()}]))
+    command = ["restore", tmp_path / "a.png", "-o", tmp_path / "out", "--boxes", tmp_path / "turned.json", *FAST]
+    assert pulse(*command).status == 0
+    (line,) = records(tmp_path / "out")
+    measured = load_file(tmp_path / "out/.faces/a/a.png_face0.safetensors")["measurement"]
+    share = float((measured != 0).any(0).float().mean())
+    assert 0.4 < share < 0.55
+    node = yaml.safe_load((tmp_path / "out/.faces/a/a.png_face0.degradation.yaml").read_text())["degradation"]
+    operator = Warp(node["corners"], node["height"], node["width"])
+    error = float((operator(read_image(tmp_path / "out/a_face0.png")[None])[0] - measured).square().mean()) / share
+    assert line["mse"] == pytest.approx(error, rel=0.02)
+    assert line["psnr_db"] == pytest.approx(-10 * np.log10(line["mse"]))
 
 
 def test_the_bundled_portrait_by_dlib(pulse, records, tmp_path):
