@@ -6,10 +6,11 @@ with :math:`C_i` transposed convolutions with 4 x 4 kernels (the first takes the
 size), :math:`B_i` batch norm and :math:`\rho` the ReLU (Radford, Metz and Chintala, ICLR 2016, arXiv:1511.06434).
 
 Weights: ``cards/digiface-dcgan-64.yaml`` (MIT), 64 x 64, z in R^100. The network's native range is [-1, 1].
-Latent blocks: ``z`` of shape (D,), standard normal.
+Latent blocks: ``z`` of shape (D,), standard normal. Optional: ``features_<r>`` (C, r, r), in one slot, what the ReLU at r x r
+pixels gives, in place of which nothing before it is computed. Normal for want of a closed form: begin from a ``lift``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -29,6 +30,7 @@ class DCGAN(Generator):
 
     Args:
         network: Takes (N, D, 1, 1) to RGB images (N, 3, H, W) in [-1, 1]. It is put in evaluation mode and frozen, in place.
+            Where it is a sequence, such as ``dcgan_network``, what its ReLUs give are blocks.
         z_dim: D.
         image_size: H and W, in pixels.
     """
@@ -36,14 +38,48 @@ class DCGAN(Generator):
     def __init__(self, network: nn.Module, z_dim: int = 100, image_size: int = 64) -> None:
         super().__init__()
         self.network = network.requires_grad_(False)
-        self.blocks = (LatentBlock("z", (z_dim,), Normal()),)
-        self.image_shape = (3, image_size, image_size)
         self.eval()
+        self._ends: dict[str, int] = {}
+        features = []
+        for shape, end in _cuts(network, z_dim):
+            name = f"features_{shape[-1]}"
+            self._ends[name] = end
+            features.append(LatentBlock(name, shape, Normal(), "features", optional=True))
+        self.blocks = (LatentBlock("z", (z_dim,), Normal()), *features)
+        self.image_shape = (3, image_size, image_size)
 
     def synthesize(self, latents: Latents) -> Float[Tensor, "N 3 H W"]:
-        """Images of ``z``."""
-        x: Tensor = self.network(latents["z"][:, :, None, None])
+        """Images of ``z``, or of what stands in for features."""
+        name = next((name for name in self._ends if name in latents), None)
+        if name is None:
+            x: Tensor = self.network(latents["z"][:, :, None, None])
+        else:
+            assert isinstance(self.network, nn.Sequential)
+            x = self.network[self._ends[name] :](latents[name])
         return (x + 1) / 2
+
+    def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
+        """``z``, or features at a smaller side, as features."""
+        if name in latents or name not in self._ends:
+            return super().lift(latents, name)
+        given = next((other for other in self._ends if other in latents), None)
+        begin = 0 if given is None else self._ends[given]
+        if begin > self._ends[name]:
+            return super().lift(latents, name)
+        assert isinstance(self.network, nn.Sequential)
+        x: Tensor = latents["z"][:, :, None, None] if given is None else latents[given]
+        return self.network[begin : self._ends[name]](x).contiguous()
+
+
+def _cuts(network: nn.Module, z_dim: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Shape behind every ReLU of a sequence, and how many layers that is."""
+    like = next(network.parameters(), torch.empty(0))
+    x = torch.zeros(1, z_dim, 1, 1, dtype=like.dtype, device=like.device)
+    for end, layer in enumerate(network if isinstance(network, nn.Sequential) else (), 1):
+        with torch.no_grad():
+            x = layer(x)
+        if isinstance(layer, nn.ReLU):
+            yield tuple(x.shape[1:]), end
 
 
 def dcgan_network(z_dim: int = 100, widths: Sequence[int] = (512, 256, 128, 64)) -> nn.Sequential:

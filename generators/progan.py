@@ -18,11 +18,13 @@ read from the shapes. No such file has been at hand: the tests hold reader and n
 network written out as its variables lie. Networks with labels are refused. The network's native range is [-1, 1].
 
 Latent blocks: ``z`` of shape (Z,), 512 in the published networks, standard normal; N makes its length all but irrelevant.
+Optional: ``features_<r>`` (C, r, r), in one slot, what the last layer at r x r pixels gives, in place of which nothing before it
+is computed. Normal for want of a closed form: begin from a ``lift``.
 """
 
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -54,14 +56,29 @@ class ProGAN(Generator):
     def __init__(self, network: "Network") -> None:
         super().__init__()
         self.network = network
-        self.blocks = (LatentBlock("z", (network.z_dim,), Normal()),)
+        shapes = {f"features_{side}": (channels, side, side) for side, (channels, _) in network.cuts.items()}
+        features = [LatentBlock(name, shape, Normal(), "features", optional=True) for name, shape in shapes.items()]
+        self.blocks = (LatentBlock("z", (network.z_dim,), Normal()), *features)
         self.image_shape = (network.image_channels, network.side, network.side)
         self.eval().requires_grad_(False)
 
     def synthesize(self, latents: Latents) -> Float[Tensor, "N C H W"]:
-        """Images of ``z``."""
-        rows = latents["z"].split(1) if latents["z"].device.type == "cpu" else [latents["z"]]
-        return torch.cat([self.network(row) for row in rows]).contiguous()
+        """Images of ``z``, or of what stands in for features."""
+        x, side = self._begin(latents)
+        return torch.cat([self.network(row, side) for row in _rows(x)]).contiguous()
+
+    def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
+        """``z``, or features at a smaller side, as features."""
+        x, side = self._begin(latents)
+        known = {f"features_{other}": other for other in self.network.cuts}
+        if name in latents or name not in known or known[name] < side:
+            return super().lift(latents, name)
+        return torch.cat([self.network.features(row, side, known[name]) for row in _rows(x)]).contiguous()
+
+    def _begin(self, latents: Latents) -> tuple[Tensor, int]:
+        """What the network begins with, and at which side: 0 for z."""
+        given = next((side for side in self.network.cuts if f"features_{side}" in latents), 0)
+        return latents[f"features_{given}" if given else "z"], given
 
 
 class Network(nn.Module):
@@ -74,6 +91,7 @@ class Network(nn.Module):
         z_dim: Entries of z.
         image_channels: Of the image.
         side: Pixels a side of the image.
+        cuts: For every side but the last the channels of its features, and how many layers come before they are there.
     """
 
     rgb_weight: Tensor
@@ -89,15 +107,23 @@ class Network(nn.Module):
         layers = [_Layer(dense, tensors["4x4/Dense/bias"], 1)]
         layers += [_layer(tensors, name) for name in names]
         self.layers = nn.ModuleList(layers)
+        sides = [4, *(int(name.split("x")[0]) for name in names)]
+        self.cuts = {side: (len(layers[at].bias), at + 1) for at, side in enumerate(sides) if side < self.side}
         self.register_buffer("rgb_weight", scaled(tensors["ToRGB_lod0/weight"].permute(3, 2, 0, 1)) / 2)
         self.register_buffer("rgb_bias", (tensors["ToRGB_lod0/bias"] + 1) / 2)
 
-    def forward(self, z: Float[Tensor, "N Z"]) -> Float[Tensor, "N C H W"]:
-        """Images in [0, 1]."""
-        x = _normalised(z)[:, :, None, None]
-        for layer in self.layers:
+    def forward(self, x: Float[Tensor, "N *event"], begin: int = 0) -> Float[Tensor, "N C H W"]:
+        """Images in [0, 1], of z or of the features at a side."""
+        return functional.conv2d(self.features(x, begin, self.side), self.rgb_weight, self.rgb_bias)
+
+    def features(self, x: Float[Tensor, "N *event"], begin: int, end: int) -> Float[Tensor, "N C h w"]:
+        """From z (0) or the features at a side to those at another."""
+        x = x if begin else _normalised(x)[:, :, None, None]
+        first = self.cuts[begin][1] if begin else 0
+        last = len(self.layers) if end == self.side else self.cuts[end][1]
+        for layer in list(self.layers)[first:last]:
             x = layer(x)
-        return functional.conv2d(x, self.rgb_weight, self.rgb_bias)
+        return x
 
 
 class _Layer(nn.Module):
@@ -183,3 +209,8 @@ def _layer(tensors: Mapping[str, Tensor], name: str) -> _Layer:
 
 def _normalised(x: Tensor) -> Tensor:
     return x * (x.square().mean(1, keepdim=True) + _EPS).rsqrt()
+
+
+def _rows(x: Tensor) -> Sequence[Tensor]:
+    """One by one where that keeps the bits."""
+    return x.split(1) if x.device.type == "cpu" else [x]

@@ -23,7 +23,7 @@ from pulse_framework.cli.compose import ConfigError, build, choices, configs_fol
 from pulse_framework.cli.draws import resolve
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
-from pulse_framework.search import NGD, Adam, L2Consistency, Linear1CycleDrop, Plan
+from pulse_framework.search import NGD, SGD, Adam, L2Consistency, Linear1CycleDrop, Plan
 from tests.degradations.deepinv_standins import LinearPhysics
 from tests.features.networks import untrained
 from tests.generators import test_biggan as biggan
@@ -93,6 +93,7 @@ def extra(tmp_path, lpips_files):
         "generator/stylegan2": [f"generator.path='{GOLDEN / 'stylegan2_ada_skip.pkl'}'"],
         "generator/stylegan3": [f"generator.path='{GOLDEN / 'stylegan3_t.pkl'}'"],
         "generator/faces-stylegan2-64": ["generator.fit_samples=2000"],
+        "generator/multi_code": [],
         "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],
@@ -211,6 +212,7 @@ PUBLISHED = {
         {"consistency": 13.0, "features": 2.5, "coupling": 30.0, "z": 0.4},
     ),
     "rusir": (["w", "w_plus", "w_plus_plus"], [(NGD, 0.08, 150), (NGD, 0.02, 150), (NGD, 0.005, 150)], {"features": 1.0}),
+    "mganprior": (["codes", "alpha"], [(SGD, 1.0, 2000)], {"consistency": 4.0, "features": 0.001}),
     "ilo": (
         ["v_plus", "v_plus", "features_4", "v_plus", "features_8", "v_plus", "features_16"],
         [(Adam, 0.1, 50), (Adam, 0.1, 50), (Adam, 0.1, 25), (Adam, 0.1, 25)],

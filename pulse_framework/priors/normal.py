@@ -29,7 +29,25 @@ class GaussianPrior(LatentPrior):
 
 
 class FlatPrior(GaussianPrior):
-    """Gaussian starts and no preference afterwards."""
+    """Gaussian starts and no preference afterwards.
+
+    Args:
+        mean: Of every entry, where searches begin.
+        std: Standard deviation of it; 0 begins at the mean.
+
+    Raises:
+        ValueError: The standard deviation is negative.
+    """
+
+    def __init__(self, mean: float = 0.0, std: float = 1.0) -> None:
+        super().__init__()
+        if not std >= 0:
+            raise ValueError(f"FlatPrior std: expected at least 0, got {std}")
+        self.mean, self.std = mean, std
+
+    def sample(self, shape: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, "*event"]:
+        """Draw one item."""
+        return self.mean + self.std * super().sample(shape, rng)
 
     def energy(self, latent: Float[Tensor, "N *event"]) -> Float[Tensor, " N"]:
         """Zero everywhere."""

@@ -14,11 +14,13 @@ from pulse_framework.weights import fetch
 CARD = "pkg://generators/cards/digiface-dcgan-64.yaml"
 
 
-def written_out(tensors, z):
-    """The network of Radford et al. layer by layer, batch norm unfolded, in float64, to [0, 1]."""
+def written_out(tensors, z, features=None):
+    """The network of Radford et al. layer by layer, batch norm unfolded, in float64, to [0, 1]; of z, or of given features."""
     tensors = {name: tensor.double() for name, tensor in tensors.items()}
     x, last = z.double()[:, :, None, None], max(int(name.split(".")[1]) for name in tensors)
-    for index in range(0, last + 1, 3):
+    begin = 0 if features is None else 3 * (features.shape[-1].bit_length() - 2)
+    x = x if features is None else features.double()
+    for index in range(begin, last + 1, 3):
         x = F.conv_transpose2d(x, tensors[f"main.{index}.weight"], stride=2 if index else 1, padding=1 if index else 0)
         if index < last:
             mean, var, gain, bias = (tensors[f"main.{index + 1}.{n}"] for n in ("running_mean", "running_var", "weight", "bias"))
@@ -178,4 +180,5 @@ class TestContract(GeneratorContract):
         return DCGAN(network, 5, 16)
 
     def oracle(self, latents):
-        return written_out(toy_tensors(), latents["z"])
+        features = next((value for name, value in latents.items() if name.startswith("features_")), None)
+        return written_out(toy_tensors(), latents["z"], features)

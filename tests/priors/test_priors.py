@@ -1,5 +1,6 @@
 """Priors against their laws."""
 
+import pytest
 import torch
 
 from pulse_framework.manifolds import Euclidean, Sphere
@@ -54,3 +55,12 @@ class TestSphereOfMaps(TestFlat):
 def test_priors_name_their_manifold():
     assert GaussianPrior().manifold == FlatPrior().manifold == Euclidean()
     assert SpherePrior(3.0, ndim=2).manifold == Sphere(3.0, ndim=2)
+
+
+def test_flat_starts_have_a_mean_and_a_spread():
+    plain = FlatPrior().sample((3,), torch.Generator().manual_seed(0))
+    moved = FlatPrior(2.0, 0.5).sample((3,), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(moved, 2 + plain / 2)
+    assert FlatPrior(0.25, 0.0).sample((2,), torch.Generator()).tolist() == [0.25, 0.25]
+    with pytest.raises(ValueError, match=r"FlatPrior std: expected at least 0, got -1"):
+        FlatPrior(std=-1.0)
