@@ -18,7 +18,7 @@ setup: .venv/ready ## Create .venv and install the project with pinned dependenc
 	@$(RUN) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable ".[dev]"
 	@touch .venv/ready
 
-demo: setup ## Restore the bundled portrait: pictures and results.jsonl in demo-out/
+demo: setup ## Restore the face of the bundled portrait: pictures and results.jsonl in demo-out/
 	$(RUN) -m pulse_framework demo --output demo-out
 
 lint: setup ## Style, types and the import law

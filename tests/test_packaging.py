@@ -60,7 +60,7 @@ def test_wheel_has_everything_and_nothing_else(wheel):
     typed = {f"{package}/py.typed" for package in PACKAGES}
     assert len(configs) > 20
     assert cards
-    pictures = {f"pulse_framework/examples/{name}" for name in ("face.png", "portrait.jpg")}
+    pictures = {f"pulse_framework/examples/{name}" for name in ("face.png", "portrait.faces.json", "portrait.jpg")}
     missing = (configs | sources | cards | typed | pictures) - names
     assert not missing
     others = {name for name in names if not name.startswith((*(f"{package}/" for package in PACKAGES), "pulse_latent-"))}

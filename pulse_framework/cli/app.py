@@ -6,9 +6,10 @@ from pulse_framework.cli.align import align
 from pulse_framework.cli.catalogue import list_choices, weights
 from pulse_framework.cli.check import degradations
 from pulse_framework.cli.degrade import degrade
+from pulse_framework.cli.demo import demo
 from pulse_framework.cli.doctor import doctor
 from pulse_framework.cli.encoder import encoder
-from pulse_framework.cli.jobs import demo, run, upsample
+from pulse_framework.cli.jobs import run, upsample
 from pulse_framework.cli.latents import render, sample
 from pulse_framework.cli.log import log
 from pulse_framework.cli.photos import restore

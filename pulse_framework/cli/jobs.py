@@ -1,27 +1,24 @@
-"""Commands that search: upsample, demo and run."""
+"""Commands that search: upsample and run."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig
 
 from pulse_framework.cli.compose import load, named, sweep
-from pulse_framework.cli.degrade import degrade_files
 from pulse_framework.cli.ending import end, told_to_end
 from pulse_framework.cli.framing import unaligned, warn_once
 from pulse_framework.cli.options import (
     Allow,
     ConfigDir,
     Degradation,
-    Device,
     Factor,
     Generator,
     Out,
     Overwrite,
     Quiet,
-    example_photo,
     planning,
     say,
     split_overrides,
@@ -29,10 +26,7 @@ from pulse_framework.cli.options import (
 from pulse_framework.cli.restore import prepare
 from pulse_framework.cli.sidecar import Sidecars, asked_for
 
-__all__ = ["demo", "run", "upsample"]
-
-DEMO_SIDE = 8
-"""Side of the demo's low-resolution picture."""
+__all__ = ["run", "upsample"]
 
 
 def upsample(
@@ -90,26 +84,6 @@ def upsample(
         config = load([*overrides, *extra], config_dir)
         config.output, config.data.inputs = str(output), inputs
     _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
-
-
-def demo(
-    output: Out = Path("demo-out"),
-    device: Device = "auto",
-    quiet: Quiet = False,
-) -> None:
-    """Restore the bundled portrait: downscale it to 8x8, search, and write the pictures."""
-    with planning():
-        config = load([f"trainer.device={device}", "sidecars=ignore"])
-        small = degrade_files([example_photo()], output / "input", side=DEMO_SIDE, config=config, overwrite=True)
-        if small.rejected:
-            raise ValueError(small.rejected[0].error)
-        config.output, config.data.inputs = str(output), [str(path) for path in small.written]
-        with open_dict(config):
-            config.search.samples = 4
-    if not quiet:
-        say(f"pulse: searching for 64x64 faces that downscale to {small.written[0]}")
-    _finish(config, [], overwrite=True, strict=False, quiet=quiet)
-    say(f"pulse: look at {output / 'grid.png'}: input, four answers, and the answers downscaled; numbers in results.jsonl")
 
 
 def run(

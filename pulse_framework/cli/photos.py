@@ -132,7 +132,10 @@ def _looked_at(asked: Asked, given: list[str], output: Path, how: Pasting) -> tu
             found.append(faces)
             if not faces.found:
                 kept = ", it is copied" if how.copy and not how.only_crops else ""
-                text = f"{source.path}: no face was found{kept}; give boxes in a file by --boxes"
+                text = (
+                    f"{source.path}: no face of {asked.smallest} pixels or more was found{kept}; give boxes in a file by --boxes,"
+                )
+                text += " or a smaller --min-size"
                 rejected.append(Rejected(source.path, text))
     return Paste(photos, output, how, found), rejected
 

@@ -207,17 +207,6 @@ def test_fetched_weights_are_verified(pulse):
 
 
 @pytest.mark.weights
-def test_demo(pulse_process, records, tmp_path):
-    done = pulse_process("demo", "-o", "demo out", cwd=tmp_path)
-    assert done.status == 0
-    assert done.out.splitlines() == [f"demo out/face_{k}.png" for k in range(4)]
-    assert (tmp_path / "demo out" / "grid.png").exists()
-    assert records(tmp_path / "demo out")[0]["status"] == "converged"
-    with Image.open(tmp_path / "demo out" / "face_0.png") as image:
-        assert image.size == (64, 64)
-    assert all(line.startswith("pulse: ") for line in done.error_lines)
-
-
 def test_interrupted(pulse, records, make_inputs, linear, tmp_path):
     """A search that cannot end is interrupted once another has been written; the same folder is then finished."""
     inputs = make_inputs(tmp_path / "inputs", 3)

@@ -182,7 +182,7 @@ def test_photos_without_faces(pulse, tmp_path):
     common = ["restore", tmp_path / "a.png", "--boxes", tmp_path / "none.json", *FAST]
     done = pulse(*common, "-o", tmp_path / "out")
     assert done.status == 2
-    assert "no face was found" in done.err
+    assert "no face of 8 pixels or more was found" in done.err
     assert not (tmp_path / "out/a.png").exists()
     assert "it is copied" in pulse(*common, "-o", tmp_path / "out", "--copy-without-faces").err
     assert np.array_equal(np.asarray(opened(tmp_path / "out/a.png")), np.asarray(photo))
