@@ -30,7 +30,7 @@ from torch.utils.checkpoint import checkpoint
 
 from generators._stylegan2_architecture import Architecture
 from generators._stylegan2_filters import filtered_image, filtered_layer
-from generators._stylegan_ops import Linear, double, modulated_layer, to_image
+from generators._stylegan_ops import Linear, double, linear, modulated_layer, to_image
 
 __all__ = ["Synthesis"]
 
@@ -145,7 +145,6 @@ class _Layer(nn.Module):
     """A modulated convolution with noise, bias and activation, folded."""
 
     weight: Tensor
-    squares: Tensor
     bias: Tensor
     strength: Tensor
     taps: Tensor | None
@@ -156,7 +155,6 @@ class _Layer(nn.Module):
         self.gain = gain * math.sqrt(2)
         weight = tensors["weight"]
         self.style = _affine(tensors)
-        self.energy = Linear(weight.square().sum((2, 3)))
         weight = weight.transpose(0, 1) if up else weight
         self.register_buffer("weight", weight.contiguous(memory_format=torch.channels_last))
         self.register_buffer("bias", tensors["bias"] * self.gain)
@@ -167,11 +165,16 @@ class _Layer(nn.Module):
         noise = None if noise is None else noise * self.strength
         if w.ndim == 3:
             return filtered_layer(
-                x, w, self.style, self.energy.weight, noise, self.weight, self.bias, self.taps, self.gain, self.limit
+                x, w, self.style, self.energy(), noise, self.weight, self.bias, self.taps, self.gain, self.limit
             )
         s = self.style(w)
-        d = self.gain * (self.energy(s.square()) + _EPS).rsqrt()
+        d = self.gain * (linear(s.square(), self.energy()) + _EPS).rsqrt()
         return modulated_layer(x, s, d, noise, self.weight, self.bias, self.taps, self.limit)
+
+    def energy(self) -> Tensor:
+        """Sums of the squared weights over the kernel, (O, I); of the weights as they are, which may be tuned."""
+        energy = self.weight.square().sum((2, 3))
+        return energy if self.taps is None else energy.T.contiguous()
 
 
 class _ToRGB(nn.Module):

@@ -65,11 +65,18 @@ class Linear(nn.Module):
         self.register_buffer("bias", None if bias is None else bias.detach().clone())
 
     def forward(self, x: Float[Tensor, "N D"]) -> Float[Tensor, "N O"]:
-        """The rows mapped. Very many, which are no searches, are mapped at once."""
-        if x.device.type != "cpu" or len(x) > _MANY:
-            return functional.linear(x, self.weight, self.bias)
-        eights = functional.pad(x, (0, 0, 0, -len(x) % 8)).split(8)
-        return torch.cat([functional.linear(eight, self.weight, self.bias) for eight in eights])[: len(x)]
+        """The rows mapped."""
+        return linear(x, self.weight, self.bias)
+
+
+def linear(
+    x: Float[Tensor, "N D"], weight: Float[Tensor, "O D"], bias: Float[Tensor, " O"] | None = None
+) -> Float[Tensor, "N O"]:
+    """Rows mapped, eight at a time on a CPU. Very many, which are no searches, are mapped at once."""
+    if x.device.type != "cpu" or len(x) > _MANY:
+        return functional.linear(x, weight, bias)
+    eights = functional.pad(x, (0, 0, 0, -len(x) % 8)).split(8)
+    return torch.cat([functional.linear(eight, weight, bias) for eight in eights])[: len(x)]
 
 
 class Mapping(nn.Module):
@@ -141,7 +148,10 @@ def modulated_layer(
     taps: Float[Tensor, "1 1 4 4"] | None = None,
     limit: float | None = None,
 ) -> Float[Tensor, "N O H W"]:
-    """The layer above, laid out channels last. Only x, s, d and the noise get gradients, and only first ones.
+    """The layer above, laid out channels last.
+
+    Only x, s, d and the noise get gradients, and only first ones; all get them where the weights want one (``generators.tuned``),
+    which takes more memory.
 
     Args:
         x: Features.
@@ -153,7 +163,8 @@ def modulated_layer(
         taps: The filter after a convolution that doubles the size, its sum 4; None keeps the size.
         limit: Where the result is clamped, on either side; None for nowhere.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses the formulae by itself, and sees no further than it traces
+    wanted = torch.is_grad_enabled() and (weight.requires_grad or bias.requires_grad)
+    if wanted or torch.compiler.is_compiling():  # a compiler fuses the formulae by itself, and sees no further than it traces
         return _traced_layer(x, s, d, noise, weight, bias, taps, limit)
     u: Tensor = _ModulatedLayer.apply(x, s[:, :, None, None], d[:, :, None, None], noise, weight, bias, taps, limit)
     return u

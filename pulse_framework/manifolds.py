@@ -78,10 +78,12 @@ class Sphere(Manifold):
         radius: A length in latent units, ``"sqrt_dim"`` for the root of the number of entries of a point, or
             ``"initial"``: every point stays at the radius it has, as in the original PULSE (the radius of the draw).
         ndim: How many trailing axes make one point: 1 for vectors, 2 for noise maps.
+        centred: Whether points have mean 0 besides: noise maps of mean 0 and mean square 1, as StyleGAN2's projector keeps them.
     """
 
     radius: float | Literal["sqrt_dim", "initial"] = "sqrt_dim"
     ndim: int = 1
+    centred: bool = False
 
     def __post_init__(self) -> None:
         if isinstance(self.radius, str):
@@ -92,17 +94,18 @@ class Sphere(Manifold):
 
     def project(self, x: Float[Tensor, "*event"]) -> Float[Tensor, "*event"]:
         """Rescale to the radius; under ``"initial"`` every point is already on its own sphere."""
+        x = self._centre(x)
         return x if self.radius == "initial" else x * (self._radius(x) / _norm(x, self.ndim))
 
     def tangent(self, x: Float[Tensor, "*event"], v: Float[Tensor, "*event"]) -> Float[Tensor, "*event"]:
         """Remove the radial part of ``v``."""
-        axes = tuple(range(-self.ndim, 0))
+        axes, v = tuple(range(-self.ndim, 0)), self._centre(v)
         radial = (x * v).sum(axes, keepdim=True) / x.square().sum(axes, keepdim=True)
         return v - radial * x
 
     def retract(self, x: Float[Tensor, "*event"], v: Float[Tensor, "*event"]) -> Float[Tensor, "*event"]:
         """Add the step, then rescale to the radius."""
-        moved = x + v
+        moved = self._centre(x + v)
         return moved * (self._radius(x) / _norm(moved, self.ndim))
 
     def distance(self, x: Float[Tensor, "*event"], y: Float[Tensor, "*event"]) -> Float[Tensor, "*points"]:
@@ -125,6 +128,9 @@ class Sphere(Manifold):
         second = torch.where(near, torch.full_like(theta, t), torch.sin(t * theta) / safe)
         unit = first * x / _norm(x, self.ndim) + second * y / _norm(y, self.ndim)
         return unit * torch.lerp(self._radius(x), self._radius(y), t)
+
+    def _centre(self, x: Tensor) -> Tensor:
+        return x - x.mean(tuple(range(-self.ndim, 0)), keepdim=True) if self.centred else x
 
     def _radius(self, x: Tensor) -> Tensor:
         """Radius of the sphere each point is on, with singleton manifold axes."""

@@ -94,6 +94,7 @@ def extra(tmp_path, lpips_files):
         "generator/stylegan3": [f"generator.path='{GOLDEN / 'stylegan3_t.pkl'}'"],
         "generator/faces-stylegan2-64": ["generator.fit_samples=2000"],
         "generator/multi_code": [],
+        "generator/tuned": ["generator.generator.fit_samples=2000"],
         "generator/linear": [f"generator.path='{tmp_path / 'linear.safetensors'}'"],
         "generator/module": ["generator.network={_target_:my_decoders.Decoder}", "generator.latent_shape=[6]"],
         "generator/torchscript": [f"generator.network.path='{tmp_path / 'decoder.ts'}'", "generator.latent_shape=[6]"],

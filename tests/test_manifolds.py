@@ -68,6 +68,21 @@ class TestSphereOfMaps(TestSphere):
         return Sphere(ndim=2)
 
 
+class TestSphereOfCentredMaps(TestSphereOfMaps):
+    def make(self):
+        return Sphere(ndim=2, centred=True)
+
+
+def test_centred_maps_have_mean_zero_and_mean_square_one_wherever_they_go():
+    sphere = Sphere(ndim=2, centred=True)
+    x, v = torch.randn(2, 3, 1, 5, 7, dtype=torch.float64, generator=torch.Generator().manual_seed(0)) + 1
+    x = sphere.project(x)
+    for point in (x, sphere.retract(x, v), sphere.geodesic(x, sphere.project(v), 0.3)):
+        assert float(point.mean((2, 3)).abs().max()) < 1e-12
+        torch.testing.assert_close(point.square().mean((2, 3)), torch.ones(3, 1, dtype=torch.float64))
+    assert float(sphere.tangent(x, v).mean((2, 3)).abs().max()) < 1e-12
+
+
 class TestSphereOfTheInitialRadius(TestSphere):
     radius = 1.7
 

@@ -18,11 +18,14 @@ class SpherePrior(LatentPrior):
     Args:
         radius: ``"sqrt_dim"``, ``"initial"`` (the radius of the draw, as the original program does) or a length.
         ndim: How many trailing axes make one point: 1 for vectors, 2 for noise maps.
+        centred: Whether the mean of every point is 0 besides, as that of the noise maps of StyleGAN2's projector.
     """
 
-    def __init__(self, radius: float | Literal["sqrt_dim", "initial"] = "sqrt_dim", ndim: int = 1) -> None:
+    def __init__(
+        self, radius: float | Literal["sqrt_dim", "initial"] = "sqrt_dim", ndim: int = 1, *, centred: bool = False
+    ) -> None:
         super().__init__()
-        self.manifold = Sphere(radius, ndim)
+        self.manifold = Sphere(radius, ndim, centred)
 
     def sample(self, shape: tuple[int, ...], rng: torch.Generator) -> Float[Tensor, "*event"]:
         """Draw one item: a Gaussian, projected."""

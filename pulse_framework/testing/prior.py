@@ -18,12 +18,14 @@ class PriorContract(ABC):
         shape: Shape of one item.
         mean: Mean of every entry of a sample.
         second_moment: Mean square of every entry of a sample.
+        covariance: Of an entry with the next one.
         draws: Samples behind the moments, which must be right within five standard errors.
     """
 
     shape: tuple[int, ...] = (16,)
     mean: float = 0.0
     second_moment: float = 1.0
+    covariance: float = 0.0
     draws: int = 4000
 
     @abstractmethod
@@ -56,12 +58,12 @@ class PriorContract(ABC):
         assert not torch.equal(first, other), "expected samples of two streams to differ"
 
     def test_moments_match_theory(self) -> None:
-        """Mean and mean square of every entry; entries are uncorrelated."""
+        """Mean and mean square of every entry; covariance of neighbours."""
         prior, one = self.make(), rng(3)
         x = torch.stack([prior.sample(self.shape, one).flatten() for _ in range(self.draws)]).double()
         pairs = (x - self.mean) * (x.roll(1, 1) - self.mean)
         laws = [("mean", x, self.mean), ("mean square", x.square(), self.second_moment)]
-        for what, values, expected in [*laws, ("covariance", pairs, 0.0)] if x.shape[1] > 2 else laws:
+        for what, values, expected in [*laws, ("covariance", pairs, self.covariance)] if x.shape[1] > 2 else laws:
             bound = 5 * values.std(0) / self.draws**0.5 + 1e-6
             error = (values.mean(0) - expected).abs()
             assert bool((error <= bound).all()), (

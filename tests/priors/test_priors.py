@@ -52,6 +52,13 @@ class TestSphereOfMaps(TestFlat):
         return SpherePrior(ndim=2)
 
 
+class TestSphereOfCentredMaps(TestSphereOfMaps):
+    covariance = -1 / 15  # sixteen entries that add up to 0
+
+    def make(self):
+        return SpherePrior(ndim=2, centred=True)
+
+
 def test_priors_name_their_manifold():
     assert GaussianPrior().manifold == FlatPrior().manifold == Euclidean()
     assert SpherePrior(3.0, ndim=2).manifold == Sphere(3.0, ndim=2)
