@@ -72,5 +72,6 @@ def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningD
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module="pytorch_lightning")
             warnings.filterwarnings("ignore", message=".*does not have many workers", module="pytorch_lightning")
             trainer.predict(module, datamodule=data, return_predictions=False)
+            trainer.strategy.barrier("all processes have written their answers")
     except SystemExit:
         raise KeyboardInterrupt from None
