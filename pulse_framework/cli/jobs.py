@@ -47,6 +47,7 @@ def upsample(
     device: Annotated[str | None, typer.Option("--device", help="auto, cpu, cuda or mps.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="32-true, 64-true, bf16-mixed or 16-mixed.")] = None,
     batch_size: Annotated[int | None, typer.Option("--batch-size", help="Searches that run at once.")] = None,
+    engine: Annotated[str | None, typer.Option("--engine", help="local, or ray: a cluster shares the images.")] = None,
     logger: Annotated[str | None, typer.Option("--logger", help="none, csv, wandb or tensorboard.")] = None,
     overwrite: Overwrite = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an image did not converge.")] = False,
@@ -75,6 +76,7 @@ def upsample(
         "trainer.device": device,
         "trainer.precision": precision,
         "search.slots": batch_size,
+        "engine": engine,
         "logger": logger,
     }
     overrides = [f"{key}={value}" for key, value in given.items() if value is not None]

@@ -20,6 +20,7 @@ from pulse_framework.runtime import (
     MeasurementData,
     OutputFolder,
     ProgressBar,
+    RayEngine,
     Rejected,
     ResultWriter,
     SearchModule,
@@ -28,7 +29,7 @@ from pulse_framework.runtime import (
     Tracker,
     code_version,
     known_pixels,
-    predict,
+    run_here,
 )
 from pulse_framework.search import Plan
 from pulse_framework.weights import read_card
@@ -77,6 +78,7 @@ class Job:
         keep_known: Whether pictures show observed pixels as they were measured; None: where that is exact.
         observers: Also hear of answers, after they were written.
         conclude: Called at the end, while the folder is still held.
+        engine: Where the search runs: takes ``make_trainer``, callbacks, module and data.
     """
 
     plan: Plan
@@ -94,6 +96,7 @@ class Job:
     keep_known: bool | None = None
     observers: Sequence[SearchObserver] = ()
     conclude: Callable[[], None] | None = None
+    engine: Callable[..., None] = run_here
 
     def __call__(self, *, quiet: bool = False) -> Report:
         """Search and write.
@@ -117,8 +120,8 @@ class Job:
             origin = {"code": code_version(), "weights": _weights(self.settings["generator"])} if self.logger else {}
             callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
             callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left))])]
-            trainer = self.make_trainer(callbacks=callbacks)
-            predict(trainer, SearchModule(self.generator, self.operators, self.plan, self.keep_known), self.data)
+            module = SearchModule(self.generator, self.operators, self.plan, self.keep_known)
+            self.engine(self.make_trainer, callbacks, module, self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
 
 
@@ -151,6 +154,9 @@ def prepare(
         raise ConfigError("inputs: expected image files or folders, got none; name at least one")
     make_trainer = build(config.trainer, allow)
     make_trainer()
+    engine = build(config.engine, allow)
+    if isinstance(engine, RayEngine) and config.trainer.devices != 1:
+        raise ConfigError(f"trainer.devices: expected 1 with engine=ray, got {config.trainer.devices}; use more workers instead")
     keep_known = _keep_known(config)
     rejected, generator = list(data.rejected), None
     operators = Operators()
@@ -190,7 +196,7 @@ def prepare(
         undo.pop_all()  # from here on the job holds the folder
     skipped = len(fit) - len(left)
     known = (operators.made, operators.groups, operators.notes)
-    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, keep_known)
+    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, keep_known, engine=engine)
 
 
 def _keep_known(config: DictConfig) -> bool | None:

@@ -3,6 +3,7 @@
 from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
 from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.data import Group, MeasurementData
+from pulse_framework.runtime.elastic import RayEngine, run_here
 from pulse_framework.runtime.intake import Rejected, Source, take_in
 from pulse_framework.runtime.known import known_pixels
 from pulse_framework.runtime.loggers import csv_logger, tensorboard_logger, wandb_logger
@@ -22,6 +23,7 @@ __all__ = [
     "MeasurementData",
     "OutputFolder",
     "ProgressBar",
+    "RayEngine",
     "Rejected",
     "ResultWriter",
     "SearchModule",
@@ -39,6 +41,7 @@ __all__ = [
     "make_trainer",
     "predict",
     "push",
+    "run_here",
     "take_in",
     "tensorboard_logger",
     "unreachable",

@@ -1,6 +1,6 @@
 """Images as batches of measurements. A batch is a queue for the engine: measurements of one shape, made by one operator."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,6 +57,11 @@ class MeasurementData(pl.LightningDataModule):
         inputs: Files and folders; folders are searched recursively.
         queue: Images handed to the engine at once.
         workers: Processes that read ahead.
+
+    Attributes:
+        sources: What was found, in order.
+        rejected: What cannot be processed.
+        chosen: The sources that the run is about, by index.
     """
 
     def __init__(self, inputs: Iterable[str | Path], queue: int = 64, workers: int = 0) -> None:
@@ -67,7 +72,7 @@ class MeasurementData(pl.LightningDataModule):
         self.queue, self.workers = queue, workers
         self.channels: dict[Group, int] = {}
         self.groups: dict[int, Group] = {}
-        self._chosen = list(self.sources)
+        self.chosen = {source.index: source for source in self.sources}
 
     def choose(self, sources: Iterable[Source], groups: Mapping[int, Group], channels: Mapping[Group, int]) -> None:
         """Restrict the run to some of the sources.
@@ -77,16 +82,29 @@ class MeasurementData(pl.LightningDataModule):
             groups: Group of each source's operator, by index; its shape where there is none.
             channels: Channels, 1 or 3, that the pictures of a group are read with; 3 where there is none.
         """
-        self._chosen, self.groups, self.channels = list(sources), dict(groups), dict(channels)
+        self.chosen = {source.index: source for source in sources}
+        self.groups, self.channels = dict(groups), dict(channels)
+
+    def parts(self, size: int) -> Iterator["MeasurementData"]:
+        """What was chosen as runs of their own, of at most ``size`` images of one group each."""
+        for group, sources in self._queues(list(self.chosen.values()), size):
+            part = MeasurementData((), queue=size, workers=self.workers)
+            own = {source.index: self.groups[source.index] for source in sources if source.index in self.groups}
+            part.choose(sources, own, {group: self.channels[group]} if group in self.channels else {})
+            yield part
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Queues of at most ``queue`` images of one group."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        members: dict[Group, list[Source]] = {}
-        for source in self._chosen[rank::world]:
-            members.setdefault(self.groups.get(source.index, source.shape), []).append(source)
-        queues = [(group, some[i : i + self.queue]) for group, some in members.items() for i in range(0, len(some), self.queue)]
+        queues = self._queues(list(self.chosen.values())[rank::world], self.queue)
         return DataLoader(_Queues(queues, self.channels), batch_size=None, num_workers=self.workers)
+
+    def _queues(self, sources: Sequence[Source], size: int) -> list[tuple[Group, list[Source]]]:
+        """Sources by group, at most so many together."""
+        members: dict[Group, list[Source]] = {}
+        for source in sources:
+            members.setdefault(self.groups.get(source.index, source.shape), []).append(source)
+        return [(group, some[i : i + size]) for group, some in members.items() for i in range(0, len(some), size)]
 
 
 def as_channels(image: Tensor, channels: int) -> Tensor:

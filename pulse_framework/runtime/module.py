@@ -1,6 +1,6 @@
 """The Lightning side of a search: it hands each batch to the engine and tells the observers what comes out."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,10 +119,10 @@ class SearchModule(pl.LightningModule):
                 observer.on_answer(self, finished)
         return len(indices)
 
-    def _sources(self) -> Sequence[Source]:
+    def _sources(self) -> Mapping[int, Source]:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
         assert isinstance(data, MeasurementData)
-        return data.sources
+        return data.chosen
 
     def _observers(self) -> list[SearchObserver]:
         return [callback for callback in self.trainer.callbacks if isinstance(callback, SearchObserver)]  # type: ignore[attr-defined]
