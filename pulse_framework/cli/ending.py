@@ -28,10 +28,11 @@ def told_to_end() -> Iterator[None]:
         yield
     except KeyboardInterrupt as interrupt:
         what = "told to end" if terminated else "interrupted"
-        say(f"pulse: {what}; what was finished is on disk, and the same command goes on from there")
+        say(f"pulse: {what}; what was finished is on disk, and the same command goes on from there", "error")
         raise typer.Exit(143 if terminated else 130) from interrupt
     except OSError as error:
-        say(f"pulse: {' '.join(str(error).split())}; what was finished is on disk, and the same command goes on from there")
+        text = f"pulse: {' '.join(str(error).split())}; what was finished is on disk, and the same command goes on from there"
+        say(text, "error")
         raise typer.Exit(1) from error
     finally:
         signal.signal(signal.SIGTERM, before)
@@ -54,9 +55,10 @@ def end(report: Report, output: object, *, strict: bool, quiet: bool, more: Sequ
     for path in [*report.written, *more]:
         sys.stdout.write(f"{path}\n")
     for item in report.errors:
-        say(f"pulse: {' '.join(item.error.split())}")
+        say(f"pulse: {' '.join(item.error.split())}", "error", input=str(item.path))
     if not quiet:
-        say(f"pulse: {summary}{_summary(report)}; results in {output}")
+        counts: dict[str, object] = {**report.counts, "skipped": report.skipped, "output": str(output)}
+        say(f"pulse: {summary}{_summary(report)}; results in {output}", "info", event="summary", **counts)
     status = report.exit_status(strict=strict)
     if status:
         raise typer.Exit(status)

@@ -16,8 +16,10 @@ from pulse_framework.cli.options import (
     Degradation,
     Factor,
     Generator,
+    LogJson,
     Out,
     Overwrite,
+    Profiled,
     Quiet,
     planning,
     say,
@@ -52,6 +54,8 @@ def upsample(
     overwrite: Overwrite = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an image did not converge.")] = False,
     quiet: Quiet = False,
+    profile: Profiled = False,
+    _log_json: LogJson = False,
     config_dir: ConfigDir = None,
     allow: Allow = None,
 ) -> None:
@@ -85,7 +89,7 @@ def upsample(
     with planning():
         config = load([*overrides, *extra], config_dir)
         config.output, config.data.inputs = str(output), inputs
-    _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+    _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet, profile=profile)
 
 
 def run(
@@ -94,6 +98,8 @@ def run(
     overwrite: Overwrite = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if an image did not converge.")] = False,
     quiet: Quiet = False,
+    profile: Profiled = False,
+    _log_json: LogJson = False,
     config_dir: ConfigDir = None,
     allow: Allow = None,
 ) -> None:
@@ -101,7 +107,7 @@ def run(
     if not multirun:
         with planning():
             config = load(_told(overrides or []), config_dir)
-        _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+        _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet, profile=profile)
         return
     statuses: list[int] = []
 
@@ -111,7 +117,7 @@ def run(
         if config.logger and "group" in config.logger and config.logger.group is None:
             config.logger.group = Path(folder).resolve().parent.name
         try:
-            _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet)
+            _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet, profile=profile)
             statuses.append(0)
         except typer.Exit as over:
             if over.exit_code == 130:
@@ -130,7 +136,9 @@ def _told(overrides: list[str]) -> list[str]:
     return overrides if asked is None else [f"sidecars={asked.value}", *overrides]
 
 
-def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict: bool, quiet: bool) -> None:
+def _finish(
+    config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict: bool, quiet: bool, profile: bool = False
+) -> None:
     """Run the job, print what was written, and end with the right status."""
     with planning():
         job = prepare(config, allow=allow, overwrite=overwrite)
@@ -139,5 +147,5 @@ def _finish(config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict
         for note in [*job.notes, *unaligned(config, job.left)]:
             say(f"pulse: {note}")
     with told_to_end():
-        report = job(quiet=quiet)
+        report = job(quiet=quiet, profile=profile)
     end(report, config.output, strict=strict, quiet=quiet)

@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from pulse_framework.cli.lines import JsonLines, LogJson
+
 __all__ = [
     "Allow",
     "ConfigDir",
@@ -18,8 +20,10 @@ __all__ = [
     "Device",
     "Factor",
     "Generator",
+    "LogJson",
     "Out",
     "Overwrite",
+    "Profiled",
     "Quiet",
     "Seed",
     "example_photo",
@@ -37,6 +41,7 @@ Seed = Annotated[int, typer.Option("--seed", help="Seed of the run; 0 is a seed.
 Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
+Profiled = Annotated[bool, typer.Option("--profile", help="Write where the time went: profile.txt and a Chrome trace.")]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Folder of your own configuration groups.")]
 Allow = Annotated[
     list[str] | None, typer.Option("--allow", help="Package whose classes a configuration may name; may be repeated.")
@@ -64,9 +69,12 @@ def json_line(**fields: object) -> str:
     return json.dumps(fields, ensure_ascii=False)
 
 
-def say(text: str) -> None:
-    """Tell the user something on the standard error stream, in one write."""
-    sys.stderr.write(text + "\n")
+def say(text: str, level: str = "info", **fields: object) -> None:
+    """Tell the user something on the standard error stream, in one write; under ``--log-json`` with level and fields."""
+    if isinstance(sys.stderr, JsonLines):
+        sys.stderr.emit(level, text, **fields)
+    else:
+        sys.stderr.write(text + "\n")
 
 
 @contextlib.contextmanager
@@ -75,5 +83,5 @@ def planning() -> Iterator[None]:
     try:
         yield
     except (ValueError, TypeError, OSError) as error:
-        say(f"pulse: {' '.join(str(error).split())}")
+        say(f"pulse: {' '.join(str(error).split())}", "error")
         raise typer.Exit(2) from error

@@ -18,7 +18,9 @@ from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime import (
     Group,
     MeasurementData,
+    Narrator,
     OutputFolder,
+    Profile,
     ProgressBar,
     RayEngine,
     Rejected,
@@ -98,28 +100,33 @@ class Job:
     conclude: Callable[[], None] | None = None
     engine: Callable[..., None] = run_here
 
-    def __call__(self, *, quiet: bool = False) -> Report:
+    def __call__(self, *, quiet: bool = False, profile: bool = False) -> Report:
         """Search and write.
+
+        Args:
+            quiet: Whether nothing is told on the way.
+            profile: Whether a profile is written too.
 
         Raises:
             KeyboardInterrupt: The user stopped the run; what was finished is on disk.
         """
         try:
-            report = self._search(quiet=quiet)
+            report = self._search(quiet=quiet, profile=profile)
             if self.conclude is not None:
                 self.conclude()
             return report
         finally:
             self.writer.folder.release()
 
-    def _search(self, *, quiet: bool) -> Report:
+    def _search(self, *, quiet: bool, profile: bool) -> Report:
         if self.left and self.generator is not None:
             image_shape = self.generator.image_shape
             channels = {group: operator.measurement_shape(image_shape)[0] for group, operator in self.operators.items()}
             self.data.choose(self.left, self.groups, channels)
             origin = {"code": code_version(), "weights": _weights(self.settings["generator"])} if self.logger else {}
             callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
-            callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left))])]
+            callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left)), Narrator(len(self.left))])]
+            callbacks += [Profile(self.writer.folder.folder)] if profile else []
             module = SearchModule(self.generator, self.operators, self.plan, self.keep_known)
             self.engine(self.make_trainer, callbacks, module, self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)

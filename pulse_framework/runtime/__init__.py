@@ -1,6 +1,6 @@
 """The runtime: the only importer of Lightning."""
 
-from pulse_framework.runtime.callbacks import ProgressBar, ResultWriter
+from pulse_framework.runtime.callbacks import Narrator, ProgressBar, ResultWriter
 from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.elastic import RayEngine, run_here
@@ -10,6 +10,7 @@ from pulse_framework.runtime.loggers import csv_logger, tensorboard_logger, wand
 from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder, write_latents
+from pulse_framework.runtime.profiling import Profile
 from pulse_framework.runtime.replay import CURVES, check_run, push
 from pulse_framework.runtime.surroundings import code_version, has_wandb_key, is_offline, unreachable, wandb_url
 from pulse_framework.runtime.tracking import Tracker
@@ -21,7 +22,9 @@ __all__ = [
     "Finished",
     "Group",
     "MeasurementData",
+    "Narrator",
     "OutputFolder",
+    "Profile",
     "ProgressBar",
     "RayEngine",
     "Rejected",

@@ -1,5 +1,8 @@
 """Observers of a run: results to disk, and progress to the terminal."""
 
+import logging
+import math
+import time
 from array import array
 from collections import Counter
 
@@ -18,7 +21,9 @@ from pulse_framework.runtime.module import Finished, SearchModule, SearchObserve
 from pulse_framework.runtime.outputs import OutputFolder
 from pulse_framework.search import Progress, Status
 
-__all__ = ["ProgressBar", "ResultWriter"]
+__all__ = ["Narrator", "ProgressBar", "ResultWriter"]
+
+_LOG = logging.getLogger(__name__)
 
 GRID_CELL = 128
 GRID_ROWS = 16
@@ -119,6 +124,59 @@ class ProgressBar(SearchObserver):
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:
         """Hide the bar."""
         self.bar.stop()
+
+
+class Narrator(SearchObserver):
+    """Logs a run at level INFO, for programs: its start, every answer, now and then how far it is, and its end.
+
+    A record's ``fields`` are the numbers: ``event`` is ``start``, ``answer``, ``unreadable``, ``progress`` or ``end``.
+
+    Args:
+        total: Images to be answered.
+        every: Seconds between two records of progress.
+    """
+
+    def __init__(self, total: int, every: float = 10.0) -> None:
+        self.total, self.every = total, every
+        self._done, self._told = 0, 0.0
+
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Say what is to be done, and where."""
+        self._told = time.monotonic()
+        where = {"device": str(module.device), "precision": str(trainer.precision)}
+        _tell(f"{self.total} images to search for", event="start", images=self.total, **where)
+
+    def on_answer(self, module: SearchModule, finished: Finished) -> None:
+        """Say what became of an image."""
+        self._done += 1
+        best = finished.answer.samples[0]
+        known = {"input": str(finished.source.path), "status": best.status.value, "samples": len(finished.answer.samples)}
+        numbers = {"psnr_db": _finite(best.psnr_db), "steps": best.steps, "seconds": round(best.seconds, 4)}
+        _tell(f"{finished.source.path}: {best.status.value}", event="answer", done=self._done, **known, **numbers)
+
+    def on_unreadable(self, module: SearchModule, source: Source, error: str) -> None:
+        """Say that an input could not be read."""
+        self._done += 1
+        _tell(error, event="unreadable", input=str(source.path), done=self._done)
+
+    def on_progress(self, module: SearchModule, progress: Progress) -> None:
+        """Say how far the run is, if it is time to."""
+        if time.monotonic() - self._told >= self.every:
+            self._told = time.monotonic()
+            known = {"active": progress.active, "evaluations": progress.evaluations, "psnr_db": _finite(progress.psnr_db)}
+            _tell(f"{self._done} of {self.total} images done", event="progress", done=self._done, images=self.total, **known)
+
+    def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Say that it is over."""
+        _tell(f"{self._done} images done", event="end", done=self._done)
+
+
+def _tell(text: str, **fields: str | float | None) -> None:
+    _LOG.info("%s", text, extra={"fields": fields})
+
+
+def _finite(number: float) -> float | None:
+    return number if math.isfinite(number) else None
 
 
 def _rgb(picture: Tensor) -> Tensor:

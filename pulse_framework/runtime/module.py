@@ -12,7 +12,7 @@ from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Source
 from pulse_framework.runtime.known import known_pixels, with_known_pixels
-from pulse_framework.search import Answer, Engine, Plan, Progress
+from pulse_framework.search import Answer, Engine, Plan, Progress, part
 
 __all__ = ["Finished", "SearchModule", "SearchObserver"]
 
@@ -115,8 +115,9 @@ class SearchModule(pl.LightningModule):
                 for result, ax in zip(answer.samples, degraded, strict=True)
             )
             finished = Finished(source, y, answer, degraded, errors, pictures, type(operator).__name__)
-            for observer in self._observers():
-                observer.on_answer(self, finished)
+            with part("answers written"):
+                for observer in self._observers():
+                    observer.on_answer(self, finished)
         return len(indices)
 
     def _sources(self) -> Mapping[int, Source]:

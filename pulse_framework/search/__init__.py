@@ -11,6 +11,7 @@ from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsiste
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import NGD, SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
+from pulse_framework.search.parts import PREFIX, part
 from pulse_framework.search.perceptual import FeatureConsistency
 from pulse_framework.search.phases import Phase, Search, StopRule, mse_from_db, psnr_db
 from pulse_framework.search.plan import Answer, Plan
@@ -24,6 +25,7 @@ from pulse_framework.search.streams import draw, stream
 __all__ = [
     "LBFGS",
     "NGD",
+    "PREFIX",
     "SGD",
     "Adam",
     "Adamax",
@@ -73,6 +75,7 @@ __all__ = [
     "draw",
     "mse_from_db",
     "multi_phase",
+    "part",
     "psnr_db",
     "single_phase",
     "stream",

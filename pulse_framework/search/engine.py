@@ -21,6 +21,7 @@ from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.search.compiled import Compile, synthesis
 from pulse_framework.search.jobs import Job, Starts
 from pulse_framework.search.joint import join
+from pulse_framework.search.parts import part
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.progress import Progress, Snapshot
 from pulse_framework.search.reduced import unreduced, without_lost
@@ -30,6 +31,7 @@ from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.widths import Widths, first_row
 
 __all__ = ["Engine"]
+
 _LOG = logging.getLogger(__name__)
 
 
@@ -128,7 +130,8 @@ class Engine:
         return idle
 
     def _begin(self, search: Search) -> Job:
-        return self.starts.first(search)
+        with part("start"):
+            return self.starts.first(search)
 
     def _run_phase(self, index: int, jobs: Iterator[Job]) -> Iterator[tuple[Job, SearchResult]]:
         """The slot loop: fill, step, look, release. Row i is that of ``held[i]``; rows past those are idle."""
@@ -146,7 +149,8 @@ class Engine:
         while True:
             fresh = list(itertools.islice(jobs, max(0, room - len(held))))
             if fresh or kept is not None:
-                width = self._widths.choose(stepper, index, len(held) + len(fresh)) if held or fresh else 0
+                with part("widths compared"):
+                    width = self._widths.choose(stepper, index, len(held) + len(fresh)) if held or fresh else 0
                 if not width:
                     return
                 if rest := [*held, *fresh][width:]:

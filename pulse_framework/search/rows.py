@@ -15,6 +15,7 @@ from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents
 from pulse_framework.search.objective import Evaluation, total
 from pulse_framework.search.optimisers import Iterate
+from pulse_framework.search.parts import part
 from pulse_framework.search.phases import Phase
 from pulse_framework.search.result import REASONS, StopReason
 
@@ -110,10 +111,12 @@ class RowStepper:
         try:
             with torch.enable_grad():
                 at = self._evaluate(latents, rows["measurement"])
-                parts = self.phase.objective.parts(at)
-                objective = total(parts)
-                loss = objective * rows["scale"] if float16 else objective
-                found = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors], allow_unused=True)
+                with part("objective"):
+                    parts = self.phase.objective.parts(at)
+                    objective = total(parts)
+                    loss = objective * rows["scale"] if float16 else objective
+                with part("gradients"):
+                    found = torch.autograd.grad(loss.sum(), [latents[name] for name in self.priors], allow_unused=True)
         except RuntimeError as error:
             if _is_out_of_memory(error):
                 raise NoRoomError(f"{len(rows['steps'])} searches at once do not fit in memory") from error
@@ -124,8 +127,10 @@ class RowStepper:
             raise ValueError(f"phase blocks: expected blocks that the objective depends on, got {idle}; leave them out")
         with torch.no_grad():
             live, number = rows["reason"] == 0, rows["steps"]
-            finite = self._keep(rows, latents, at, objective.detach())
-            self._move(rows, latents, finite, gradients, objective.detach(), float16=float16)
+            with part("best so far"):
+                finite = self._keep(rows, latents, at, objective.detach())
+            with part("optimiser"):
+                self._move(rows, latents, finite, gradients, objective.detach(), float16=float16)
             if self.watch:
                 moved = {name: rows[f"latent/{name}"] - latents[name] for name in self.priors}
                 norms = [_norm({name: latents[name] for name in self.priors}), _norm(moved), _norm(gradients)]
@@ -136,8 +141,9 @@ class RowStepper:
 
     def _evaluate(self, latents: Latents, measurement: Tensor) -> Evaluation:
         """G under the caller's precision; A and everything after it in the precision of the latents."""
-        image = self.network(latents).to(measurement.dtype)
-        with torch.autocast(measurement.device.type, enabled=False):
+        with part("generator"):
+            image = self.network(latents).to(measurement.dtype)
+        with part("degradation"), torch.autocast(measurement.device.type, enabled=False):
             degraded = self.degradation.at(image, latents)
             mse = (degraded - measurement).square().flatten(1).mean(1)
             unknowns = self.degradation.unknowns(latents)
