@@ -119,17 +119,24 @@ class Job:
             self.writer.folder.release()
 
     def _search(self, *, quiet: bool, profile: bool) -> Report:
-        if self.left and self.generator is not None:
+        if self.generator is not None:
             image_shape = self.generator.image_shape
             channels = {group: operator.measurement_shape(image_shape)[0] for group, operator in self.operators.items()}
             self.data.choose(self.left, self.groups, channels)
+        if self.left:
             origin = {"code": code_version(), "weights": _weights(self.settings["generator"])} if self.logger else {}
             callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
             callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left)), Narrator(len(self.left))])]
             callbacks += [Profile(self.writer.folder.folder)] if profile else []
-            module = SearchModule(self.generator, self.operators, self.plan, self.keep_known)
-            self.engine(self.make_trainer, callbacks, module, self.data)
+            self.engine(self.make_trainer, callbacks, self._module(), self.data)
+        elif self.skipped and not self.writer.is_drawn:  # an earlier run was killed before its last act
+            self.writer.draw(self._module(), self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
+
+    def _module(self) -> SearchModule:
+        assert self.generator is not None, "there is a generator where there are sources"
+        module = SearchModule(self.generator, self.operators, self.plan, self.keep_known)
+        return module.double() if self.settings["trainer"].get("precision") == "64-true" else module
 
 
 def prepare(

@@ -1,10 +1,12 @@
 """Observers of a run: results to disk, and progress to the terminal."""
 
+import contextlib
 import logging
 import math
 import time
 from array import array
 from collections import Counter
+from collections.abc import Sequence
 
 import pytorch_lightning as pl
 import torch
@@ -14,8 +16,9 @@ from rich.progress import Progress as Bar
 from torch import Tensor
 
 from pulse_framework.grid import grid
-from pulse_framework.images import write_png
+from pulse_framework.images import ReadError, write_png
 from pulse_framework.provenance import COMPOSITE, png_text, said
+from pulse_framework.runtime.data import MeasurementData
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder
@@ -25,6 +28,7 @@ __all__ = ["Narrator", "ProgressBar", "ResultWriter"]
 
 _LOG = logging.getLogger(__name__)
 
+GRID = "grid.png"
 GRID_CELL = 128
 GRID_ROWS = 16
 """Images shown in ``grid.png``; the others are in their own files."""
@@ -35,7 +39,8 @@ class ResultWriter(SearchObserver):
 
     Attributes:
         counts: How many answers have each status (of the best sample), and how many inputs were in error.
-        rows: Input, answers and A(answers) of the first images, for the grid; measurements that are no pictures are left out.
+        rows: Input, answers and A(answers) of the first images, for the grid, by their index; measurements that are no pictures
+            are left out. At the end also those of images that an earlier run or another process has answered.
         written: Pictures written, in order.
         errors: Inputs that could not be processed.
         best_db: Consistency of the best answer of each image, in dB.
@@ -44,7 +49,7 @@ class ResultWriter(SearchObserver):
     def __init__(self, folder: OutputFolder) -> None:
         self.folder = folder
         self.counts: Counter[str] = Counter()
-        self.rows: list[list[Tensor]] = []
+        self.rows: dict[int, list[Tensor]] = {}
         self.written: list[str] = []
         self.errors: list[Rejected] = []
         self.best_db = array("d")
@@ -55,14 +60,14 @@ class ResultWriter(SearchObserver):
         best = finished.answer.samples[0]
         self.counts[best.status.value] += 1
         self.best_db.append(best.psnr_db)
-        if len(self.rows) < GRID_ROWS and best.status is not Status.FAILED:
+        if best.status is not Status.FAILED:
             sound = [i for i, result in enumerate(finished.answer.samples) if result.status is not Status.FAILED]
             shown = [finished.measurement, *(finished.pictures[i] for i in sound), *(finished.degraded[i] for i in sound)]
-            self.rows.append([_rgb(picture) for picture in shown if picture.ndim == 3 and picture.shape[0] in (1, 3)])
+            self.rows = _first({**self.rows, finished.source.index: _row(shown)})
 
     def grid(self) -> Tensor:
         """Input, answers and A(answers) of the first images, one row an image."""
-        return grid(self.rows, cell=GRID_CELL)
+        return grid([row for _, row in sorted(self.rows.items())], cell=GRID_CELL)
 
     def on_unreadable(self, module: SearchModule, source: Source, error: str) -> None:
         """Record an input whose pixels could not be read."""
@@ -74,11 +79,40 @@ class ResultWriter(SearchObserver):
         self.errors.append(rejected)
         self.counts["error"] += 1
 
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Remove an older ``grid.png``: what is there at the end is whole."""
+        if trainer.is_global_zero:
+            (self.folder.folder / GRID).unlink(missing_ok=True)
+
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write ``grid.png``."""
-        if self.rows and trainer.is_global_zero:
-            told = png_text(said(self.folder.generator), COMPOSITE)
-            write_png(self.grid(), self.folder.folder / "grid.png", told)
+        assert isinstance(module, SearchModule)
+        if trainer.is_global_zero:
+            self.draw(module, trainer.datamodule)  # type: ignore[attr-defined]
+
+    def draw(self, module: SearchModule, data: MeasurementData) -> None:
+        """Write ``grid.png``, of the first images of all that the folder has answers to."""
+        self._complete(module, data)
+        if self.rows:
+            write_png(self.grid(), self.folder.folder / GRID, png_text(said(self.folder.generator), COMPOSITE))
+
+    @property
+    def is_drawn(self) -> bool:
+        """Whether there is a ``grid.png``."""
+        return (self.folder.folder / GRID).exists()
+
+    def _complete(self, module: SearchModule, data: MeasurementData) -> None:
+        """Add the rows that are lacking from the latents of answers made before."""
+        rows: dict[int, list[Tensor]] = {}
+        for source in data.sources:
+            if len(rows) == GRID_ROWS:
+                break
+            if source.index in self.rows:
+                rows[source.index] = self.rows[source.index]
+            elif samples := self.folder.latents(source):
+                with contextlib.suppress(ReadError):  # what cannot be read has no row
+                    rows[source.index] = _row(module.shown(data.group(source), data.measurement(source), samples))
+        self.rows = rows
 
 
 class ProgressBar(SearchObserver):
@@ -177,6 +211,15 @@ def _tell(text: str, **fields: str | float | None) -> None:
 
 def _finite(number: float) -> float | None:
     return number if math.isfinite(number) else None
+
+
+def _first(rows: dict[int, list[Tensor]]) -> dict[int, list[Tensor]]:
+    return dict(sorted(rows.items())[:GRID_ROWS])
+
+
+def _row(pictures: Sequence[Tensor]) -> list[Tensor]:
+    """What of it can be seen."""
+    return [_rgb(picture) for picture in pictures if picture.ndim == 3 and picture.shape[0] in (1, 3)]
 
 
 def _rgb(picture: Tensor) -> Tensor:

@@ -37,10 +37,7 @@ class _Queues(Dataset[dict[str, Any]]):
         group, sources = self.queues[position]
         for source in sources:
             try:
-                if source.picture:
-                    read[source.index] = as_channels(read_image(source.path), self.channels.get(group, 3))
-                else:
-                    read[source.index] = read_measurement(source.path)
+                read[source.index] = _read(source, self.channels.get(group, 3))
             except ReadError as error:
                 errors[source.index] = str(error)
         measurements = torch.stack(list(read.values())) if read else torch.empty(0)
@@ -93,6 +90,18 @@ class MeasurementData(pl.LightningDataModule):
             part.choose(sources, own, {group: self.channels[group]} if group in self.channels else {})
             yield part
 
+    def group(self, source: Source) -> Group:
+        """What the operator of a source is known by."""
+        return self.groups.get(source.index, source.shape)
+
+    def measurement(self, source: Source) -> Tensor:
+        """The measurement of a source, as searches have it.
+
+        Raises:
+            ReadError: It cannot be read.
+        """
+        return _read(source, self.channels.get(self.group(source), 3))
+
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Queues of at most ``queue`` images of one group."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
@@ -103,8 +112,12 @@ class MeasurementData(pl.LightningDataModule):
         """Sources by group, at most so many together."""
         members: dict[Group, list[Source]] = {}
         for source in sources:
-            members.setdefault(self.groups.get(source.index, source.shape), []).append(source)
+            members.setdefault(self.group(source), []).append(source)
         return [(group, some[i : i + size]) for group, some in members.items() for i in range(0, len(some), size)]
+
+
+def _read(source: Source, channels: int) -> Tensor:
+    return as_channels(read_image(source.path), channels) if source.picture else read_measurement(source.path)
 
 
 def as_channels(image: Tensor, channels: int) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.latents import Latents
 from pulse_framework.runtime.data import Group, MeasurementData
 from pulse_framework.runtime.intake import Source
 from pulse_framework.runtime.known import known_pixels, with_known_pixels
@@ -101,24 +102,43 @@ class SearchModule(pl.LightningModule):
         if self._engine is None or self._engine[0] != key:  # batches of a group follow one another
             watch = any(observer.watches for observer in self._observers())
             self._engine = (key, self.plan.engine(self.generator, operator, self._progress, watch=watch))
-        mask = known_pixels(operator, self.generator.image_shape, self.keep_known)
         queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
         for answer in self.plan.run(self._engine[1], queue):
-            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
-                found = [{name: value[None] for name, value in result.latents.items()} for result in answer.samples]
-                images = [result.image[None] for result in answer.samples]
-                degraded = tuple(operator.at(x, latents)[0] for x, latents in zip(images, found, strict=True))
-                errors = tuple({name: float(e[0]) for name, e in operator.errors(latents).items()} for latents in found)
             source, y = sources[indices[answer.index]], measurements[answer.index]
-            pictures = tuple(
-                with_known_pixels(result.image, y, ax, mask, self.keep_known)
-                for result, ax in zip(answer.samples, degraded, strict=True)
-            )
+            found = [result.latents for result in answer.samples]
+            degraded, pictures = self._shown(operator, y, [result.image for result in answer.samples], found)
+            with torch.no_grad(), torch.autocast(self.device.type, enabled=False):
+                errors = tuple({name: float(e[0]) for name, e in operator.errors(_one(latents)).items()} for latents in found)
             finished = Finished(source, y, answer, degraded, errors, pictures, type(operator).__name__)
             with part("answers written"):
                 for observer in self._observers():
                     observer.on_answer(self, finished)
         return len(indices)
+
+    @torch.no_grad()
+    def shown(self, group: Group, y: Tensor, samples: Sequence[Latents]) -> list[Tensor]:
+        """Input, answers and A(answers) of an image that was answered before, from latents without N."""
+        operator = self.operators[_key(group)]
+        assert isinstance(operator, Degradation)
+        like = y.to(self.device, samples[0][next(iter(samples[0]))].dtype)
+        found = [{name: value.to(self.device) for name, value in latents.items()} for latents in samples]
+        blocks = {block.name for block in self.generator.blocks}
+        images = [
+            self.generator({name: value for name, value in _one(latents).items() if name in blocks})[0] for latents in found
+        ]
+        degraded, pictures = self._shown(operator, like, images, found)
+        return [like, *pictures, *degraded]
+
+    @torch.no_grad()
+    def _shown(
+        self, operator: Degradation, y: Tensor, images: Sequence[Tensor], found: Sequence[Latents]
+    ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """A of images, and what they are shown as."""
+        mask = known_pixels(operator, self.generator.image_shape, self.keep_known)
+        with torch.autocast(self.device.type, enabled=False):
+            degraded = tuple(operator.at(x[None], _one(latents))[0] for x, latents in zip(images, found, strict=True))
+        shown = (with_known_pixels(x, y, ax, mask, self.keep_known) for x, ax in zip(images, degraded, strict=True))
+        return degraded, tuple(shown)
 
     def _sources(self) -> Mapping[int, Source]:
         data = self.trainer.datamodule  # type: ignore[attr-defined]
@@ -131,6 +151,11 @@ class SearchModule(pl.LightningModule):
     def _progress(self, progress: Progress) -> None:
         for observer in self._observers():
             observer.on_progress(self, progress)
+
+
+def _one(latents: Latents) -> Latents:
+    """One item's latents as N = 1."""
+    return {name: value[None] for name, value in latents.items()}
 
 
 def _key(group: Group) -> str:

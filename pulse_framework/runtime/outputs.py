@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
+from safetensors.torch import load_file, save
 from torch import Tensor
 
 from pulse_framework.files import remove_parts, write_atomic
@@ -183,6 +183,11 @@ class OutputFolder:
             line |= apart[sample] if self.samples > 1 else {}
             self._append(self._describe(source, line) if self._describe else line)
         return written
+
+    def latents(self, source: Source) -> list[dict[str, Tensor]]:
+        """Latent blocks, without N, of the samples that are there of an image, best first."""
+        paths = [self.folder / f"{stem}.safetensors" for stem in self.stems(source)]
+        return [load_file(path) for path in paths if path.exists()]
 
     def write_rejected(self, rejected: Rejected) -> None:
         """Record an input that could not be processed."""

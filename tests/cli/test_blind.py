@@ -64,7 +64,7 @@ def test_shown_degraded_answers_are_those_of_the_parameters_found(linear, linear
     settings = ["generator=linear", *linear[2:], "degradation=blind_gaussian_blur", "search.at_target=false"]
     job = prepare(load_config([*settings, f"data.inputs=['{sharp[0]}']", f"output='{tmp_path / 'out'}'"]))
     job(quiet=True)
-    ((_, answer, degraded),) = job.writer.rows
+    ((_, answer, degraded),) = job.writer.rows.values()
     found = load_file(tmp_path / "out" / "0.safetensors")
     sigma = 0.5 + 2.5 * float(torch.special.ndtr(found["degradation.sigma"]))
     torch.testing.assert_close(degraded, gaussian_blur(sigma)(answer[None])[0], rtol=0, atol=1e-5)

@@ -16,10 +16,8 @@ COUNT, KILLS = 40, 20
 
 
 def contents(folder):
-    """Every file's bytes but those of the overview; lines without their times, in order."""
-    files = {
-        path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("grid.png", "results.jsonl", "config.yaml")
-    }
+    """Every file's bytes; lines without their times, in order."""
+    files = {path.name: path.read_bytes() for path in folder.iterdir() if path.name not in ("results.jsonl", "config.yaml")}
     lines = [json.loads(line) for line in (folder / "results.jsonl").read_text().splitlines()]
     return files, sorted(json.dumps({**line, "seconds": None}) for line in lines)
 
@@ -42,7 +40,7 @@ def test_a_run_killed_twenty_times_ends_as_an_unbroken_one(make_inputs, linear, 
     assert died >= KILLS // 2
     killed, whole = contents(tmp_path / "killed"), contents(tmp_path / "whole")
     assert killed[0].keys() == whole[0].keys()
-    assert len(killed[0]) == 2 * len(inputs)
+    assert len(killed[0]) == 2 * len(inputs) + 1
     assert killed == whole
 
 
@@ -145,3 +143,20 @@ def test_a_full_disk_is_told_and_what_was_written_stays(pulse, small, linear, tm
     again = pulse("upsample", *small, "-o", out, *linear)
     assert again.status == 0
     assert "1 already done" in again.err
+
+
+@pytest.mark.parametrize("options", [[], ["--samples", "2"], ["--precision", "64-true"]], ids=["one", "samples", "double"])
+def test_a_run_that_goes_on_shows_the_first_images_of_the_folder(pulse, make_inputs, linear, tmp_path, options):
+    inputs = make_inputs(tmp_path / "inputs", 3)
+    whole = ["upsample", *inputs, "-o", tmp_path / "whole", *linear, *options]
+    parts = ["upsample", *inputs[1:], "-o", tmp_path / "parts", *linear, *options]
+    assert pulse(*whole).status == pulse(*parts).status == 0
+    shown = (tmp_path / "whole" / "grid.png").read_bytes()
+    assert (tmp_path / "parts" / "grid.png").read_bytes() != shown
+    parts[1:1] = [inputs[0]]
+    again = pulse(*parts)
+    assert "2 already done" in again.err
+    assert (tmp_path / "parts" / "grid.png").read_bytes() == shown
+    (tmp_path / "parts" / "grid.png").unlink()
+    assert pulse(*parts).status == 0  # nothing is left to do but this
+    assert (tmp_path / "parts" / "grid.png").read_bytes() == shown
