@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 from omegaconf import DictConfig
 
-from pulse_framework.cli.compose import load, named, sweep
+from pulse_framework.cli.compose import ConfigError, load, named, sweep
 from pulse_framework.cli.ending import end, told_to_end
 from pulse_framework.cli.framing import unaligned, warn_once
 from pulse_framework.cli.options import (
@@ -141,6 +141,10 @@ def _finish(
 ) -> None:
     """Run the job, print what was written, and end with the right status."""
     with planning():
+        if profile and config.choices.engine != "local":
+            raise ConfigError(
+                f"--profile: expected engine=local, got {config.choices.engine}, whose time goes elsewhere; leave one out"
+            )
         job = prepare(config, allow=allow, overwrite=overwrite)
     if not quiet:
         warn_once(config)

@@ -5,6 +5,7 @@ import hashlib
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,14 @@ from pulse_framework.runtime import (
     RayEngine,
     Rejected,
     ResultWriter,
+    SearchCheckpoint,
     SearchModule,
     SearchObserver,
     Source,
     Tracker,
     code_version,
     known_pixels,
+    remove_checkpoints,
     run_here,
 )
 from pulse_framework.search import Plan
@@ -128,9 +131,14 @@ class Job:
             callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
             callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left)), Narrator(len(self.left))])]
             callbacks += [Profile(self.writer.folder.folder)] if profile else []
-            self.engine(self.make_trainer, callbacks, self._module(), self.data)
-        elif self.skipped and not self.writer.is_drawn:  # an earlier run was killed before its last act
-            self.writer.draw(self._module(), self.data)
+            folder = self.writer.folder
+            known = partial(SearchCheckpoint, folder.folder, folder.everything)
+            make_trainer = partial(self.make_trainer, checkpoint=known) if self.engine is run_here else self.make_trainer
+            self.engine(make_trainer, callbacks, self._module(), self.data)
+        elif self.skipped:
+            remove_checkpoints(self.writer.folder.folder)
+            if not self.writer.is_drawn:  # an earlier run was killed before its last act
+                self.writer.draw(self._module(), self.data)
         return Report(self.writer.counts, self.writer.written, self.skipped, self.writer.errors, self.writer.best_db)
 
     def _module(self) -> SearchModule:
@@ -171,6 +179,8 @@ def prepare(
     engine = build(config.engine, allow)
     if isinstance(engine, RayEngine) and config.trainer.devices != 1:
         raise ConfigError(f"trainer.devices: expected 1 with engine=ray, got {config.trainer.devices}; use more workers instead")
+    if isinstance(engine, RayEngine) and config.trainer.checkpoint_every is not None:
+        raise ConfigError("trainer.checkpoint_every: expected null with engine=ray, whose workers keep nothing; leave it out")
     keep_known = _keep_known(config)
     rejected, generator = list(data.rejected), None
     operators = Operators()

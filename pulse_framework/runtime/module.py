@@ -1,6 +1,6 @@
 """The Lightning side of a search: it hands each batch to the engine and tells the observers what comes out."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -70,6 +70,9 @@ class SearchModule(pl.LightningModule):
         operators: A for each group of inputs.
         plan: Settings of the search.
         keep_known: Whether pictures show observed pixels as they were measured; see ``known``.
+
+    Attributes:
+        keeps_flights: Whether a checkpoint of it has the searches under way. It never has the generator: nothing is trained.
     """
 
     def __init__(
@@ -81,7 +84,9 @@ class SearchModule(pl.LightningModule):
         given = [phase.prior.values() if isinstance(phase.prior, Mapping) else [phase.prior] for phase in plan.phases]
         given += [phase.beside.values() for phase in plan.phases if phase.beside]
         self.priors = nn.ModuleList(dict.fromkeys(prior for priors in given for prior in priors))
+        self.keeps_flights, self.strict_loading = False, False
         self._engine: tuple[str, Engine] | None = None
+        self._saved: list[dict[str, Any]] = []
 
     def predict_step(self, batch: dict[str, Any], batch_idx: int) -> int:
         """Search for every measurement of the batch; observers receive each answer as it is found.
@@ -102,6 +107,7 @@ class SearchModule(pl.LightningModule):
         if self._engine is None or self._engine[0] != key:  # batches of a group follow one another
             watch = any(observer.watches for observer in self._observers())
             self._engine = (key, self.plan.engine(self.generator, operator, self._progress, watch=watch))
+            self._engine[1].flights.records, self._engine[1].flights.saved = self.keeps_flights, self._saved
         queue = [(sources[index].key, y) for index, y in zip(indices, measurements, strict=True)]
         for answer in self.plan.run(self._engine[1], queue):
             source, y = sources[indices[answer.index]], measurements[answer.index]
@@ -114,6 +120,15 @@ class SearchModule(pl.LightningModule):
                 for observer in self._observers():
                     observer.on_answer(self, finished)
         return len(indices)
+
+    def on_save_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Write down the searches under way instead of the weights."""
+        checkpoint["state_dict"] = {}
+        checkpoint["searches"] = self._engine[1].flights.state() if self._engine else self._saved
+
+    def on_load_checkpoint(self, checkpoint: dict[str, Any]) -> None:
+        """Go on with searches that were under way."""
+        self._saved = checkpoint["searches"]
 
     @torch.no_grad()
     def shown(self, group: Group, y: Tensor, samples: Sequence[Latents]) -> list[Tensor]:

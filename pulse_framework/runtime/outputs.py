@@ -13,8 +13,7 @@ from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from torch import Tensor
 
 from pulse_framework.files import remove_parts, write_atomic
@@ -22,31 +21,12 @@ from pulse_framework.images import png_bytes, write_png
 from pulse_framework.provenance import COMPOSITE, SYNTHETIC, png_text, said
 from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.intake import Rejected, Source
+from pulse_framework.runtime.latent_files import DAMAGED, fingerprint_of, write_latents
 from pulse_framework.runtime.module import Finished
 from pulse_framework.runtime.spread import distances, mean_and_deviation
 from pulse_framework.search import SearchResult, Status, psnr_db
 
-__all__ = ["OutputFolder", "write_latents"]
-
-
-_DAMAGED = "damaged"
-"""In place of a fingerprint: the file of latents is cut short, as a power cut may leave it."""
-
-
-def write_latents(path: Path, latents: Mapping[str, Tensor], metadata: Mapping[str, str]) -> None:
-    """Write one item's latent blocks, without N, as safetensors."""
-    tensors = {name: value.detach().cpu().contiguous() for name, value in latents.items()}
-    write_atomic(path, _settled(save(tensors, dict(metadata))))
-
-
-def _settled(content: bytes) -> bytes:
-    """The same safetensors file with its metadata in order, which the library leaves to chance."""
-    size = int.from_bytes(content[:8], "little")
-    header = json.loads(content[8 : 8 + size])
-    ordered = {"__metadata__": dict(sorted(header.pop("__metadata__").items())), **header}
-    text = json.dumps(ordered, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text + content[8 + size :]
+__all__ = ["OutputFolder"]
 
 
 class OutputFolder:
@@ -91,6 +71,11 @@ class OutputFolder:
                 remove_parts(folder)
         except OSError as error:
             raise ValueError(f"output {folder}: expected a folder to write to, got: {error.strerror}; choose another") from error
+
+    @property
+    def everything(self) -> dict[str, Any]:
+        """All that results depend on besides the inputs."""
+        return {**self._settings, "own": sorted(json.dumps(own, sort_keys=True) for own in self._own.values())}
 
     def release(self) -> None:
         """Let other runs have the folder."""
@@ -270,7 +255,7 @@ class OutputFolder:
         wanted = self.fingerprint(source)
         return bool(wanted) and all(
             f"{stem}.png" in recorded
-            and _recorded(self.folder / f"{stem}.safetensors", picture=self.folder / f"{stem}.png") == wanted
+            and fingerprint_of(self.folder / f"{stem}.safetensors", picture=self.folder / f"{stem}.png") == wanted
             for stem in self.stems(source)
         )
 
@@ -278,23 +263,9 @@ class OutputFolder:
         """Whether there is no such picture, or it is part of an answer to this very search that was cut short or damaged."""
         wanted, latent = self.fingerprint(source), self.folder / f"{stem}.safetensors"
         there = (self.folder / f"{stem}.png").exists()
-        return not there or (latent.exists() and _recorded(latent) in ({wanted, _DAMAGED} if wanted else {_DAMAGED}))
+        return not there or (latent.exists() and fingerprint_of(latent) in ({wanted, DAMAGED} if wanted else {DAMAGED}))
 
 
 def _db(mse: float | None) -> float | None:
     """A mean square error in dB; None where there is none, or it is 0 or not finite."""
     return psnr_db(mse) if mse and math.isfinite(mse) else None
-
-
-def _recorded(path: Path, picture: Path | None = None) -> str | None:
-    """The fingerprint that a latents file carries; None where there is none, or the picture is not the one that it names."""
-    try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-        if picture is not None and hashlib.sha256(picture.read_bytes()).hexdigest() != metadata.get("picture"):
-            return None
-    except OSError:
-        return None
-    except SafetensorError:
-        return _DAMAGED
-    return metadata.get("fingerprint")

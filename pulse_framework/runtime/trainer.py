@@ -2,11 +2,13 @@
 
 import logging
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Literal
 
 import pytorch_lightning as pl
 import torch
+
+from pulse_framework.runtime.checkpoints import SearchCheckpoint
 
 __all__ = ["make_trainer", "predict"]
 
@@ -19,7 +21,9 @@ def make_trainer(
     devices: int = 1,
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
     *,
+    checkpoint_every: int | None = None,
     callbacks: Sequence[pl.Callback] = (),
+    checkpoint: Callable[[int | None], SearchCheckpoint] | None = None,
 ) -> pl.Trainer:
     """A trainer for ``predict`` with gradients, which writes nothing of its own.
 
@@ -27,10 +31,12 @@ def make_trainer(
         device: ``auto`` picks CUDA, then MPS, then the CPU.
         devices: How many of them.
         precision: Of the generator; latents, A and the objective stay in float32 (float64 under ``64-true``).
+        checkpoint_every: Steps after which the searches under way are written down, again and again; None: they never are.
+        checkpoint: Makes the observer that does so.
         callbacks: Observers; loggers are the business of one of them, ``Tracker``.
 
     Raises:
-        ValueError: The device is not there, or lacks the precision.
+        ValueError: The device is not there, or lacks the precision; or a number is out of range.
     """
     if device not in DEVICES:
         raise ValueError(f"trainer device: expected one of {', '.join(DEVICES)}, got {device!r}")
@@ -44,6 +50,11 @@ def make_trainer(
         raise ValueError("trainer precision: expected one that a CPU has, got 16-mixed; use bf16-mixed or 32-true")
     if precision == "64-true" and actual == "mps":
         raise ValueError("trainer precision: expected one that MPS has, got 64-true; use 32-true, or device cpu")
+    if checkpoint_every is not None and (checkpoint_every < 1 or devices != 1):
+        raise ValueError(
+            f"trainer checkpoint_every: expected at least 1 step, and one device, or null, got {checkpoint_every} steps and "
+            f"{devices} devices"
+        )
     logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*(GPU|MPS) available but not used.*")
@@ -51,7 +62,7 @@ def make_trainer(
             accelerator=actual,
             devices=devices,
             precision=precision,
-            callbacks=list(callbacks),
+            callbacks=[*callbacks, *([checkpoint(checkpoint_every)] if checkpoint else [])],
             logger=False,
             inference_mode=False,
             use_distributed_sampler=False,
@@ -62,7 +73,7 @@ def make_trainer(
 
 
 def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:
-    """Run Lightning's predict loop for what its callbacks do.
+    """Run Lightning's predict loop for what its callbacks do, from the checkpoint of a ``SearchCheckpoint`` among them.
 
     Raises:
         KeyboardInterrupt: The user stopped it; Lightning would end the process with status 1.
@@ -71,7 +82,12 @@ def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningD
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message=".*LeafSpec.* is deprecated", module="pytorch_lightning")
             warnings.filterwarnings("ignore", message=".*does not have many workers", module="pytorch_lightning")
-            trainer.predict(module, datamodule=data, return_predictions=False)
+            path = next((other.usable() for other in _callbacks(trainer) if isinstance(other, SearchCheckpoint)), None)
+            trainer.predict(module, datamodule=data, return_predictions=False, ckpt_path=path, weights_only=True)
             trainer.strategy.barrier("all processes have written their answers")
     except SystemExit:
         raise KeyboardInterrupt from None
+
+
+def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
+    return trainer.callbacks  # type: ignore[attr-defined]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator
 from pulse_framework.search.compiled import Compile, synthesis
+from pulse_framework.search.flights import Flights, pause
 from pulse_framework.search.jobs import Job, Starts
 from pulse_framework.search.joint import join
 from pulse_framework.search.parts import part
@@ -26,7 +27,7 @@ from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.progress import Progress, Snapshot
 from pulse_framework.search.reduced import unreduced, without_lost
 from pulse_framework.search.result import REASONS, SearchResult
-from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
+from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange, watched_names
 from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.widths import Widths, first_row
 
@@ -87,7 +88,8 @@ class Engine:
         self._widths = Widths(self.starts, self.slots, lane)
         self.watch = watch
         self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
-        self._finished = self._evaluations = 0
+        self.flights = Flights(len(self.phases))
+        self._finished = self._evaluations = self._rounds = 0
         self._idle: Callable[[Search], bool] = _never
 
     def run(self, searches: Iterable[Search], idle: Callable[[Search], bool] | None = None) -> Iterator[SearchResult]:
@@ -108,18 +110,20 @@ class Engine:
             raise RuntimeError("search: expected a context where gradients exist, got inference mode; use inference_mode=False")
         self._finished = self._evaluations = 0
         self._idle = idle or _never
+        self.flights.clear()
         lost: list[Search] = []
         yield from self._run(searches, lost)
         if lost:
             _LOG.warning("%d searches were not finite in reduced precision; once more in that of their latents", len(lost))
             again = unreduced(self._run(lost, []), lost[0].measurement.device.type)
-            yield from (replace(result, retried=True) for result in again)
+            with self.flights.unseen():
+                yield from (replace(result, retried=True) for result in again)
 
     def _run(self, searches: Iterable[Search], lost: list[Search]) -> Iterator[SearchResult]:
         """All phases, one after the other; what reduced precision has lost is appended to ``lost``."""
         jobs: Iterator[Job] = (self._begin(search) for search in searches if not self._skips(search))
         for index in range(1, len(self.phases)):
-            jobs = itertools.starmap(partial(self.starts.next, index), without_lost(self._run_phase(index - 1, jobs), lost))
+            jobs = itertools.starmap(partial(self._next, index), without_lost(self._run_phase(index - 1, jobs), lost))
         for _, result in without_lost(self._run_phase(len(self.phases) - 1, jobs), lost):
             self._finished += 1
             yield result
@@ -127,14 +131,20 @@ class Engine:
     def _skips(self, search: Search) -> bool:
         idle = self._idle(search)
         self._finished += idle
+        if idle:
+            self.flights.drop(search)
         return idle
 
     def _begin(self, search: Search) -> Job:
         with part("start"):
-            return self.starts.first(search)
+            return self.flights.add(self.flights.take(search, watched=self.watch) or self.starts.first(search))
+
+    def _next(self, index: int, job: Job, result: SearchResult) -> Job:
+        return self.flights.add(self.starts.next(index, job, result))
 
     def _run_phase(self, index: int, jobs: Iterator[Job]) -> Iterator[tuple[Job, SearchResult]]:
         """The slot loop: fill, step, look, release. Row i is that of ``held[i]``; rows past those are idle."""
+        jobs = self.flights.due(index, jobs)
         first = next(jobs, None)
         if first is None:
             return
@@ -145,7 +155,6 @@ class Engine:
         held: list[Job] = []
         rows: Rows = {}
         kept: list[int] | None = None
-        paused: dict[int, Rows] = {}  # of searches that had to leave their slot on the way
         while True:
             fresh = list(itertools.islice(jobs, max(0, room - len(held))))
             if fresh or kept is not None:
@@ -156,10 +165,9 @@ class Engine:
                 if rest := [*held, *fresh][width:]:
                     room, jobs = width, itertools.chain(rest, jobs)
                     places = kept if kept is not None else list(range(len(held)))
-                    paused |= {id(job): _one(rows, place) for job, place in zip(held[width:], places[width:], strict=True)}
+                    pause(rows, zip(held[width:], places[width:], strict=True))
                     kept, held, fresh = places[:width], held[:width], fresh[: max(0, width - len(held))]
-                begin = [paused.pop(id(job)) if id(job) in paused else first_row(stepper, job) for job in fresh]
-                rows = arrange(rows, kept or [], begin, width)
+                rows = arrange(rows, kept or [], [first_row(stepper, job) for job in fresh], width)
                 held += fresh
             begun = time.perf_counter()
             if not self._advance(stepper, rows, poll):
@@ -171,6 +179,8 @@ class Engine:
                 job.seconds += share
             if moving:
                 self._aim_again(index, rows, held)
+            self._rounds += poll
+            self.flights.see(index, held, rows)
             self._report(rows, held)
             done = [(job, row) for row, job in enumerate(held) if over[row]]
             gone = {row for row, job in enumerate(held) if not over[row] and self._skips(job.search)}
@@ -178,8 +188,8 @@ class Engine:
             left = [row for row in range(len(held)) if not over[row] and row not in gone]
             kept = left if len(left) < len(held) else None
             held = [held[row] for row in left]
+            self.flights.keep(rows, done)
             for job, row in done:
-                self._read_watched(stepper, rows, row, job)
                 yield job, self._result(rows, row, job)
 
     def _advance(self, stepper: RowStepper, rows: Rows, steps: int) -> bool:
@@ -223,19 +233,15 @@ class Engine:
             for row, job in enumerate(held)
         )
         mean = sum(best) / len(best) if best else float("nan")
-        self.observe(Progress(len(held), self._finished, self._evaluations + sum(steps), mean, snapshots))
-
-    def _read_watched(self, stepper: RowStepper, rows: Rows, row: int, job: Job) -> None:
-        if self.watch:
-            lines = rows["watched"][row, : int(rows["steps"][row])].T.cpu()
-            job.watched.append(dict(zip(stepper.watched, lines, strict=True)))
+        self.observe(Progress(len(held), self._finished, self._evaluations + sum(steps), mean, self._rounds, snapshots))
 
     def _result(self, rows: Rows, row: int, job: Job) -> SearchResult:
         """Read one answer out; everything in it is of the same iterate."""
         steps = int(rows["steps"][row])
         self._evaluations += steps
-        job.steps += steps
-        job.traces.append(rows["trace"][row, :steps].cpu())
+        traces = [*job.traces, rows["trace"][row, :steps].cpu()]
+        names = watched_names(self.phases[job.phase]) if self.watch else ()
+        watched = [*job.watched, {name: rows["watched"][row, :steps, i].cpu() for i, name in enumerate(names)}]
         reason = REASONS[int(rows["reason"][row])]
         assert reason is not None
         prefix = "best/latent/"
@@ -253,12 +259,12 @@ class Engine:
             feasible=bool(rows["best/feasible"][row]),
             target_mse=None if job.threshold < 0 else job.threshold,
             step=int(rows["best/step"][row]),
-            steps=job.steps,
+            steps=job.steps + steps,
             reason=reason,
             seconds=job.seconds,
-            trace=torch.cat(job.traces),
+            trace=torch.cat(traces),
             parameters={name: value[0].tolist() for name, value in found.items()},
-            watched=_joined(job.watched, [len(trace) for trace in job.traces]),
+            watched=_joined(watched, [len(trace) for trace in traces]),
         )
 
 
@@ -272,8 +278,3 @@ def _joined(phases: list[dict[str, Tensor]], lengths: list[int]) -> dict[str, Te
     names = dict.fromkeys(name for phase in phases for name in phase)
     gaps = [torch.full((length,), torch.nan) for length in lengths]
     return {name: torch.cat([phase.get(name, gap) for phase, gap in zip(phases, gaps, strict=True)]) for name in names}
-
-
-def _one(rows: Rows, place: int) -> Rows:
-    """One row as it is."""
-    return {key: value[place : place + 1].clone() for key, value in rows.items()}

@@ -11,6 +11,7 @@ from pulse_framework.latents import Latents, space
 from pulse_framework.search.discrepancy import expected_residual
 from pulse_framework.search.phases import Phase, Search, start_at
 from pulse_framework.search.result import SearchResult
+from pulse_framework.search.rows import Rows
 from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.streams import draw, stream
 
@@ -36,6 +37,8 @@ class Job:
         seconds: Its share of the time.
         traces: Of the phases before.
         watched: What was watched in the phases before, name to one number a step.
+        phase: Number of the phase that it is in.
+        row: Where it goes on from, while it has no slot; None: at the beginning of the phase.
     """
 
     search: Search
@@ -47,6 +50,8 @@ class Job:
     seconds: float = 0.0
     traces: list[Tensor] = field(default_factory=list)
     watched: list[dict[str, Tensor]] = field(default_factory=list)
+    phase: int = 0
+    row: Rows | None = None
 
 
 class Starts:
@@ -98,7 +103,15 @@ class Starts:
         """Start phase ``index`` at the best iterate of the one before."""
         latents = {name: value[None] for name, value in result.latents.items()}
         with torch.no_grad():
-            job = replace(job, latents=self._enter(index, latents))
+            job = replace(
+                job,
+                latents=self._enter(index, latents),
+                steps=result.steps,
+                traces=[result.trace],
+                watched=[dict(result.watched)],
+                phase=index,
+                row=None,
+            )
         if not result.feasible:  # what has met its target is held to that
             job = replace(job, residual=None)
         return self._aim(index, job, result.image)

@@ -151,6 +151,7 @@ class Plan:
             samples[number].add(restart, result, ends=self.until_success and result.feasible)
             if all(sample.complete for sample in samples):
                 answered.add(result.index)
+                engine.flights.forget(result.index)
                 best = [sample.best() for sample in waiting.pop(result.index)]
                 yield Answer(result.key, result.index, tuple(sorted(best, key=_rank)))
 

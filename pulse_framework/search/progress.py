@@ -36,6 +36,7 @@ class Progress:
         finished: Searches that are over.
         evaluations: Iterates evaluated so far, over all searches.
         psnr_db: Mean consistency of the best iterates under way, in dB; NaN while none is finite.
+        rounds: Steps that the slots have taken together, since the engine was made.
         snapshots: The searches under way as they are at this look; to be read before the call returns.
     """
 
@@ -43,4 +44,5 @@ class Progress:
     finished: int
     evaluations: int
     psnr_db: float
+    rounds: int = 0
     snapshots: Iterable[Snapshot] = ()

@@ -54,7 +54,7 @@ class SearchResult:
         seconds: Its share of the time that its slots took; for the sample of an ``Answer``, of all its restarts.
         trace: Objective and mse of every iterate evaluated, shape (steps, 2).
         parameters: Unknown parameters of the operator as they were found, by name, in natural units: numbers, or nested lists.
-        watched: What was watched beside the trace, a number a step by name, NaN in phases without it; see ``RowStepper.watched``.
+        watched: What was watched beside the trace, a number a step by name, NaN in phases without it; see ``watched_names``.
         retried: Whether a first try, in reduced precision, was not finite. It counts neither in ``steps`` nor in ``seconds``.
     """
 

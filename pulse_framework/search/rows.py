@@ -19,7 +19,7 @@ from pulse_framework.search.parts import part
 from pulse_framework.search.phases import Phase
 from pulse_framework.search.result import REASONS, StopReason
 
-__all__ = ["NoRoomError", "RowStepper", "Rows", "arrange"]
+__all__ = ["NoRoomError", "RowStepper", "Rows", "arrange", "watched_names"]
 
 Rows = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ class RowStepper:
         priors: Prior of every block that moves.
         table: Coefficients of the optimiser for every step, on the device, in the dtype of the latents.
         network: What makes the images: G, or G compiled.
-        watch: Whether the rows also record what ``watched`` names; nothing of it enters a result.
+        watch: Whether the rows also record what ``watched_names`` says; nothing of it enters a result.
     """
 
     generator: Generator
@@ -55,11 +55,6 @@ class RowStepper:
     table: Tensor
     network: Callable[[Latents], Tensor]
     watch: bool = False
-
-    @property
-    def watched(self) -> tuple[str, ...]:
-        """Norms of the latents that move, of the step taken from there and of the gradient, over all blocks; weighted terms."""
-        return ("radius", "step_size", "gradient_norm", *(f"term/{name}" for name in self.phase.objective.terms))
 
     def start(self, latents: Latents, measurement: Tensor, threshold: Tensor) -> Rows:
         """Rows of searches that begin at the given full input.
@@ -88,7 +83,7 @@ class RowStepper:
             "trace": measurement.new_full((count, self.phase.stop.steps, 2), torch.nan),
         }
         if self.watch:
-            rows["watched"] = measurement.new_full((count, self.phase.stop.steps, len(self.watched)), torch.nan)
+            rows["watched"] = measurement.new_full((count, self.phase.stop.steps, len(watched_names(self.phase))), torch.nan)
         for name, value in latents.items():
             rows[f"latent/{name}"] = value.clone()
             rows[f"best/latent/{name}"] = value.clone()
@@ -225,6 +220,11 @@ class RowStepper:
     def _measured(self, latents: Latents) -> Tensor:
         """A(G(z)), in full precision."""
         return self.degradation.at(self.generator(latents), latents)
+
+
+def watched_names(phase: Phase) -> tuple[str, ...]:
+    """Norms of the latents that move, of the step taken from there and of the gradient, over all blocks; weighted terms."""
+    return ("radius", "step_size", "gradient_norm", *(f"term/{name}" for name in phase.objective.terms))
 
 
 def _norm(latents: Latents) -> Tensor:

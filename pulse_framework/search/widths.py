@@ -103,6 +103,9 @@ class Widths:
 
 
 def first_row(stepper: RowStepper, job: Job) -> Rows:
-    """The one row of a search that begins."""
+    """The one row of a search that begins, or goes on."""
+    if job.row is not None:
+        row, job.row = job.row, None
+        return row
     y = job.search.measurement[None]
     return stepper.start(job.latents, y, y.new_full((1,), job.threshold))

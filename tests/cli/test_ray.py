@@ -62,6 +62,8 @@ def test_what_ray_cannot_do_is_refused_before_it_starts(pulse, small, linear, tm
         (["engine.part=0"], "part >= 1"),
         (["trainer.devices=2"], "use more workers"),
         (["engine.workers=2", "engine.address=auto"], "leave it out"),
+        (["trainer.checkpoint_every=5"], "whose workers keep nothing"),
+        (["--profile"], "whose time goes elsewhere"),
     ):
         done = pulse(*command, *extra)
         assert (done.status, len(done.error_lines)) == (2, 1)

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from pulse_framework.runtime import outputs
+from pulse_framework.search.engine import Engine
 
 COUNT, KILLS = 40, 20
 
@@ -160,3 +161,85 @@ def test_a_run_that_goes_on_shows_the_first_images_of_the_folder(pulse, make_inp
     (tmp_path / "parts" / "grid.png").unlink()
     assert pulse(*parts).status == 0  # nothing is left to do but this
     assert (tmp_path / "parts" / "grid.png").read_bytes() == shown
+
+
+LONG = ["search.steps=60", "search.at_target=false", "search.samples=2", "search.slots=1", "trainer.checkpoint_every=10"]
+DIES = """
+import os, signal, sys
+from pulse_framework.search.engine import Engine
+advance, looks = Engine._advance, []
+
+def look(*arguments):
+    looks.append(0)
+    if len(looks) == 107:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return advance(*arguments)
+
+Engine._advance = look
+from pulse_framework.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def looks(monkeypatch):
+    """Counts the steps of a run in this process; stops it as Ctrl-C does after as many as are asked for."""
+    advance, counted = Engine._advance, {"steps": 0, "most": None}
+
+    def look(*arguments):
+        if counted["steps"] == counted["most"]:
+            raise KeyboardInterrupt
+        counted["steps"] += 1
+        return advance(*arguments)
+
+    monkeypatch.setattr(Engine, "_advance", look)
+    return counted
+
+
+def test_a_long_search_that_is_killed_goes_on_where_it_was(pulse, small, linear, looks, tmp_path):
+    command = ["upsample", small[0], *linear, *LONG]
+    assert pulse(*command, "-o", tmp_path / "whole").status == 0
+    assert looks["steps"] == 120
+    arguments = [*map(str, command), "-o", str(tmp_path / "out")]
+    died = subprocess.run([sys.executable, "-c", DIES, *arguments], capture_output=True, timeout=120, check=False)
+    assert died.returncode == -signal.SIGKILL
+    (written,) = (tmp_path / "out").glob(".searches-*.ckpt")
+    assert written.stat().st_size < 200_000
+    looks["steps"] = 0
+    assert pulse(*command, "-o", tmp_path / "out").status == 0
+    assert looks["steps"] == 21  # one at the sample that was over; of the other those after the last checkpoint, at its step 40
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+
+
+def test_a_damaged_checkpoint_or_one_of_other_settings_is_left_alone(pulse, small, linear, looks, tmp_path, caplog):
+    command = ["upsample", small[0], *linear, *LONG]
+    assert pulse(*command, "-o", tmp_path / "whole").status == 0
+    out = tmp_path / "out"
+
+    def interrupted():
+        looks.update(steps=0, most=35)
+        assert pulse(*command, "-o", out).status == 130
+        looks.update(steps=0, most=None)
+        (path,) = out.glob(".searches-*.ckpt")
+        return path
+
+    interrupted().write_bytes(interrupted().read_bytes()[:-1000])
+    assert pulse(*command, "-o", out).status == 0
+    assert looks["steps"] == 120
+    assert "expected searches that were written down, got a damaged file" in caplog.text
+    assert contents(out) == contents(tmp_path / "whole")
+    for path in out.iterdir():
+        path.unlink()
+    interrupted()
+    assert pulse(*command, "search.steps=61", "-o", out).status == 0
+    assert looks["steps"] == 122
+    assert not list(out.glob(".searches-*"))
+
+
+@pytest.mark.parametrize(
+    ("setting", "got"), [("checkpoint_every=0", "0 steps"), ("checkpoint_every=5 trainer.devices=2", "2 dev")]
+)
+def test_checkpoints_are_for_one_device(pulse, small, linear, tmp_path, setting, got):
+    refused = pulse("upsample", *small, "-o", tmp_path / "out", *linear, *f"trainer.{setting}".split(), "trainer.device=cpu")
+    assert refused.status == 2
+    assert got in refused.err
