@@ -27,6 +27,7 @@ from pulse_framework.cli.options import (
 )
 from pulse_framework.cli.restore import prepare
 from pulse_framework.cli.sidecar import Sidecars, asked_for
+from pulse_framework.runtime import RayEngine
 
 __all__ = ["run", "upsample"]
 
@@ -141,11 +142,10 @@ def _finish(
 ) -> None:
     """Run the job, print what was written, and end with the right status."""
     with planning():
-        if profile and config.choices.engine != "local":
-            raise ConfigError(
-                f"--profile: expected engine=local, got {config.choices.engine}, whose time goes elsewhere; leave one out"
-            )
         job = prepare(config, allow=allow, overwrite=overwrite)
+        if profile and isinstance(job.engine, RayEngine):
+            job.writer.folder.release()
+            raise ConfigError("--profile: expected engine=local, got ray, whose time goes elsewhere; leave one of them out")
     if not quiet:
         warn_once(config)
         for note in [*job.notes, *unaligned(config, job.left)]:

@@ -133,7 +133,8 @@ class Job:
             callbacks += [Profile(self.writer.folder.folder)] if profile else []
             folder = self.writer.folder
             known = partial(SearchCheckpoint, folder.folder, folder.everything)
-            make_trainer = partial(self.make_trainer, checkpoint=known) if self.engine is run_here else self.make_trainer
+            elsewhere = isinstance(self.engine, RayEngine)
+            make_trainer = self.make_trainer if elsewhere else partial(self.make_trainer, checkpoint=known)
             self.engine(make_trainer, callbacks, self._module(), self.data)
         elif self.skipped:
             remove_checkpoints(self.writer.folder.folder)

@@ -86,6 +86,7 @@ class RayEngine:
             ConnectionError: A part's workers died more often than ``retries``, or the cluster is lost.
         """
         trainer = module.trainer = make_trainer(callbacks=callbacks)
+        trainer.datamodule = data  # type: ignore[attr-defined]
         observers = [callback for callback in callbacks if isinstance(callback, SearchObserver)]
         watches = any(observer.watches for observer in observers)
         for observer in observers:
