@@ -22,15 +22,14 @@ from PIL.PngImagePlugin import PngInfo
 from torch import Tensor
 
 from pulse_framework.files import write_atomic
+from pulse_framework.formats import KINDS, advice, formats
 
 __all__ = ["MAX_PIXELS", "ReadError", "factor_between", "opened", "peek", "png_bytes", "read_image", "to_tensor", "write_png"]
 
 MAX_PIXELS = 100_000_000
-"""Largest picture that is read, in pixels; checked in the file's header, before anything is decoded."""
+"""Largest picture that is read if nothing else is said, in pixels; checked in the file's header, before anything is decoded."""
 
 
-_FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "GIF")
-_KINDS = "an image (PNG, JPEG, WebP, BMP, TIFF or GIF)"
 _EIGHT_BIT = ("1", "L", "LA", "P", "PA", "RGB", "RGBA", "RGBa", "RGBX", "CMYK", "YCbCr", "HSV")
 _SIXTEEN_BIT = ("I;16", "I;16L", "I;16B", "I;16N")
 _FLIPS = {1: (), 2: (2,), 3: (1, 2), 4: (1,), 5: (), 6: (2,), 7: (1, 2), 8: (1,)}
@@ -41,26 +40,26 @@ class ReadError(ValueError):
     """A picture cannot be read. The message is one line: where, expected, got, what to do."""
 
 
-def read_image(path: str | Path) -> Float[Tensor, "3 H W"]:
+def read_image(path: str | Path, max_pixels: int = MAX_PIXELS) -> Float[Tensor, "3 H W"]:
     """Read a picture as RGB, float32, in [0, 1], turned upright as its EXIF orientation says.
 
     Grey is repeated over the channels, CMYK converted without a profile; of an animation the first frame is taken. 16-bit grey
     keeps its precision; 16-bit colour keeps the upper 8 bits, which is what Pillow decodes.
 
     Raises:
-        ReadError: The file is missing, a folder, unreadable, empty, damaged, larger than ``MAX_PIXELS`` or of another kind.
+        ReadError: The file is missing, a folder, unreadable, empty, damaged, larger than ``max_pixels`` or of another kind.
     """
-    with opened(path) as image:
+    with opened(path, max_pixels) as image:
         return _decoded(image, str(path))
 
 
-def peek(path: str | Path) -> tuple[int, int]:
+def peek(path: str | Path, max_pixels: int = MAX_PIXELS) -> tuple[int, int]:
     """(height, width) in pixels of the upright picture, from the file's header alone.
 
     Raises:
-        ReadError: The file is missing, a folder, unreadable, empty, not a picture or larger than ``MAX_PIXELS``.
+        ReadError: The file is missing, a folder, unreadable, empty, not a picture or larger than ``max_pixels``.
     """
-    with opened(path) as image:
+    with opened(path, max_pixels) as image:
         width, height = image.size
         return (width, height) if _orientation(image) >= 5 else (height, width)
 
@@ -133,7 +132,7 @@ def to_tensor(image: str | Path | Image.Image | np.ndarray | Tensor) -> Float[Te
         return read_image(image)
     if isinstance(image, Image.Image):
         with _translated("PIL image"):
-            _check_size(image, "PIL image")
+            _check_size(image, "PIL image", MAX_PIXELS)
             return _decoded(image, "PIL image")
     if isinstance(image, np.ndarray):
         if image.ndim not in (2, 3) or (image.ndim == 3 and image.shape[2] not in (1, 2, 3, 4)):
@@ -172,7 +171,7 @@ def factor_between(image_size: tuple[int, int], measurement_size: tuple[int, int
 
 
 @contextmanager
-def _translated(where: str) -> Iterator[None]:
+def _translated(where: str, max_pixels: int = MAX_PIXELS) -> Iterator[None]:
     """Turn whatever a decoder raises into a ReadError, and keep its warnings away: there is a picture, or there is an error."""
     try:
         with warnings.catch_warnings():
@@ -181,18 +180,18 @@ def _translated(where: str) -> Iterator[None]:
     except ReadError:
         raise
     except Image.DecompressionBombError as error:
-        raise ReadError(f"{where}: expected at most {MAX_PIXELS:,} pixels, got many more; shrink it") from error
+        raise ReadError(f"{where}: expected at most {max_pixels:,} pixels, got many more; shrink it") from error
     except UnidentifiedImageError as error:
-        raise ReadError(f"{where}: expected {_KINDS}, got something else; convert it") from error
+        raise ReadError(f"{where}: expected {KINDS}, got something else; {advice(where)}") from error
     except MemoryError as error:
         raise ReadError(f"{where}: expected a picture that fits in memory, got one that does not; shrink it") from error
     except Exception as error:  # decoders raise nearly anything on damaged data
         reason = " ".join(str(error).split()) or type(error).__name__
-        raise ReadError(f"{where}: expected {_KINDS}, got a damaged or truncated one ({reason}); get it anew") from error
+        raise ReadError(f"{where}: expected {KINDS}, got a damaged or truncated one ({reason}); get it anew") from error
 
 
 @contextmanager
-def opened(path: str | Path) -> Iterator[Image.Image]:
+def opened(path: str | Path, max_pixels: int = MAX_PIXELS) -> Iterator[Image.Image]:
     """The picture with its header read and its size checked, nothing decoded yet.
 
     Raises:
@@ -201,36 +200,47 @@ def opened(path: str | Path) -> Iterator[Image.Image]:
     path = Path(path)
     try:
         if path.exists() and not (path.is_file() or path.is_dir()):  # to open a pipe waits for whoever writes to it
-            raise ReadError(f"{path}: expected {_KINDS}, got a pipe or a device; give a file")
+            raise ReadError(f"{path}: expected {KINDS}, got a pipe or a device; give a file")
         file = path.open("rb")
     except ReadError:
         raise
     except FileNotFoundError as error:
-        raise ReadError(f"{path}: expected {_KINDS}, got no such file; check the path") from error
+        raise ReadError(f"{path}: expected {KINDS}, got no such file; check the path") from error
     except IsADirectoryError as error:
-        raise ReadError(f"{path}: expected {_KINDS}, got a folder; give the files in it") from error
+        raise ReadError(f"{path}: expected {KINDS}, got a folder; give the files in it") from error
     except PermissionError as error:
         raise ReadError(f"{path}: expected a readable file, got permission denied; change its permissions") from error
     except (OSError, ValueError) as error:
         raise ReadError(f"{path}: expected a readable file, got {error}; check the path") from error
-    with file, _translated(str(path)):
+    with file, _translated(str(path), max_pixels):
         if not file.read(1):
-            raise ReadError(f"{path}: expected {_KINDS}, got an empty file; get it anew")
+            raise ReadError(f"{path}: expected {KINDS}, got an empty file; get it anew")
         file.seek(0)
-        with Image.open(file, formats=_FORMATS) as image:
-            _check_size(image, str(path))
+        with _trusted(max_pixels), Image.open(file, formats=formats()) as image:
+            _check_size(image, str(path), max_pixels)
             yield image
 
 
-def _check_size(image: Image.Image, where: str) -> None:
+@contextmanager
+def _trusted(max_pixels: int) -> Iterator[None]:
+    """Let Pillow, which refuses pictures of more than 179 million pixels, read larger ones too, if those are allowed."""
+    before = Image.MAX_IMAGE_PIXELS
+    Image.MAX_IMAGE_PIXELS = None if before is None else max(before, max_pixels)
+    try:
+        yield
+    finally:
+        Image.MAX_IMAGE_PIXELS = before
+
+
+def _check_size(image: Image.Image, where: str, max_pixels: int) -> None:
     width, height = image.size
-    if width * height > MAX_PIXELS:
+    if width * height > max_pixels:
         raise ReadError(
-            f"{where}: expected at most {MAX_PIXELS:,} pixels, got {height} x {width} = {width * height:,} (height x width);"
-            " shrink or crop it"
+            f"{where}: expected at most {max_pixels:,} pixels, got {height} x {width} = {width * height:,} (height x width);"
+            " shrink or crop it, or allow more (data.max_pixels; --max-pixels of photos)"
         )
     if width * height == 0:
-        raise ReadError(f"{where}: expected {_KINDS}, got one without pixels ({height} x {width})")
+        raise ReadError(f"{where}: expected {KINDS}, got one without pixels ({height} x {width})")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -252,14 +262,12 @@ def _decoded(image: Image.Image, where: str) -> Tensor:
     image.load()
     if image.mode in _SIXTEEN_BIT:
         values = np.asarray(image)
-        values = np.where(values == image.info.get("transparency", -1), 65535, values)[..., None]
-        pixels = values.astype(np.float32) / 65535
+        values = np.where(values == image.info.get("transparency", -1), 65535, values)[..., None].astype(np.uint16)
     else:
-        pixels = np.asarray(image.convert("RGBA" if image.has_transparency_data else "RGB")).astype(np.float32) / 255
-    picture = _over_white(torch.from_numpy(pixels).movedim(-1, 0))
-    if orientation >= 5:
-        picture = picture.mT
-    return picture.flip(_FLIPS[orientation]).contiguous()
+        values = np.array(image.convert("RGBA" if image.has_transparency_data else "RGB"))
+    pixels = torch.from_numpy(values).movedim(-1, 0)  # turned before they are floats, which take four times the memory
+    pixels = (pixels.mT if orientation >= 5 else pixels).flip(_FLIPS[orientation]).contiguous()
+    return _over_white(pixels.to(torch.float32).div_(65535 if pixels.dtype == torch.uint16 else 255)).contiguous()
 
 
 def _over_white(picture: Tensor) -> Tensor:

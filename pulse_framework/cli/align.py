@@ -12,10 +12,10 @@ import typer
 
 from pulse_framework.cli.compose import ConfigError, load
 from pulse_framework.cli.framing import card_of, framing_of
-from pulse_framework.cli.options import ConfigDir, Generator, Out, Overwrite, Quiet, planning, say, split_overrides
+from pulse_framework.cli.options import ConfigDir, Generator, MaxPixels, Out, Overwrite, Quiet, planning, say, split_overrides
 from pulse_framework.faces import BACKENDS, FFHQ, Face, FaceDetector, Framing, Square, crop, detector
 from pulse_framework.files import write_atomic
-from pulse_framework.images import read_image, write_png
+from pulse_framework.images import MAX_PIXELS, read_image, write_png
 from pulse_framework.runtime import Source, take_in
 
 __all__ = ["align"]
@@ -54,6 +54,7 @@ def align(
     ] = None,
     overwrite: Overwrite = False,
     quiet: Quiet = False,
+    max_pixels: MaxPixels = None,
     config_dir: ConfigDir = None,
 ) -> None:
     """Find the faces of photos and cut each out as a generator wants it: DIR/NAME_0.png, largest first.
@@ -63,7 +64,8 @@ def align(
     photos, overrides = split_overrides(arguments)
     with planning():
         cut = _cut(alignment, [*([f"generator={generator}"] if generator else []), *overrides], size, config_dir)
-        sources, rejected = take_in(photos)
+        limit = max_pixels or MAX_PIXELS
+        sources, rejected = take_in(photos, limit)
         _check_free(output, sources, overwrite=overwrite)
         find = None if cut.framing is not None and cut.framing.by == "centre" else detector(backend)
     if find is not None and not quiet:
@@ -72,7 +74,7 @@ def align(
     written = 0
     for source in sources:
         try:
-            paths = _align_one(source, find, cut, output)
+            paths = _align_one(source, find, cut, output, limit)
         except ValueError as error:
             text = str(error)
             errors.append(text if str(source.path) in text else f"{source.path}: {text}")
@@ -107,9 +109,9 @@ def _cut(alignment: str, overrides: Sequence[str], size: int | None, config_dir:
     return _Cut(config.choices.generator, framing, size or max(card.resolution))
 
 
-def _align_one(source: Source, find: FaceDetector | None, cut: _Cut, output: Path) -> list[Path]:
+def _align_one(source: Source, find: FaceDetector | None, cut: _Cut, output: Path, max_pixels: int) -> list[Path]:
     """Write the crops of one photo and its sidecar; none and none if it has no face."""
-    photo = read_image(source.path)
+    photo = read_image(source.path, max_pixels)
     height, width = photo.shape[1:]
     faces = [] if find is None else sorted(find(photo, str(source.path)), key=lambda face: -face.size)
     squares = [Framing.middle(height, width)] if find is None else cut.squares(faces)

@@ -102,7 +102,7 @@ def degrade_files(
     Raises:
         ConfigError: The configuration cannot be built, or a file is in the way.
     """
-    sources, rejected = take_in(inputs)
+    sources, rejected = take_in(inputs, config.data.max_pixels)
     stored = [source for source in sources if not source.picture]
     rejected += [
         Rejected(source.path, f"{source.path}: expected a picture, got a measurement; give the original") for source in stored
@@ -119,7 +119,7 @@ def degrade_files(
     for source, node in zip(sources, nodes, strict=True):
         operator = built[_text(node)]
         try:
-            image = read_image(source.path)[None]
+            image = read_image(source.path, config.data.max_pixels)[None]
             operator.measurement_shape((image.shape[1], image.shape[2], image.shape[3]))
             with torch.no_grad():
                 y = operator.measure(image, stream(seed, source.key))[0]

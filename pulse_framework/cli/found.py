@@ -32,9 +32,14 @@ WORKING = ".faces"
 
 
 class Photos:
-    """Photos by path. The last ones stay decoded, as many as have the pixels of the largest that is read."""
+    """Photos by path. The last ones stay decoded, as many as have the pixels of the largest that is read.
 
-    def __init__(self) -> None:
+    Args:
+        max_pixels: Of the largest that is read.
+    """
+
+    def __init__(self, max_pixels: int = MAX_PIXELS) -> None:
+        self.max_pixels = max_pixels
         self._kept: dict[Path, Photo] = {}
 
     def __call__(self, path: Path) -> Photo:
@@ -44,9 +49,9 @@ class Photos:
             ReadError: It cannot be read.
         """
         if path not in self._kept:
-            photo = read_photo(path)
+            photo = read_photo(path, self.max_pixels)
             self._kept[path] = photo.light()
-            while sum(kept.image.width * kept.image.height for kept in self._kept.values()) > MAX_PIXELS:
+            while sum(kept.image.width * kept.image.height for kept in self._kept.values()) > self.max_pixels:
                 del self._kept[next(iter(self._kept))]
             return photo
         return self._kept[path].light()

@@ -21,6 +21,7 @@ __all__ = [
     "Factor",
     "Generator",
     "LogJson",
+    "MaxPixels",
     "Out",
     "Overwrite",
     "Profiled",
@@ -42,6 +43,9 @@ Device = Annotated[str, typer.Option("--device", help="auto, cpu, cuda or mps.")
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace results of other settings.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No progress and no summary.")]
 Profiled = Annotated[bool, typer.Option("--profile", help="Write where the time went: profile.txt and a Chrome trace.")]
+MaxPixels = Annotated[
+    int | None, typer.Option("--max-pixels", min=1, help="Of the largest photo that is read or written; 100 million if left out.")
+]
 ConfigDir = Annotated[Path | None, typer.Option("--config-dir", help="Folder of your own configuration groups.")]
 Allow = Annotated[
     list[str] | None, typer.Option("--allow", help="Package whose classes a configuration may name; may be repeated.")

@@ -22,6 +22,8 @@ __all__ = ["Paste", "Pasting"]
 RECORD = "photo.json"
 """What was made of a photo, beside its measurements."""
 SUFFIXES = (".png", ".tif", ".webp")
+OVERVIEW = 2048
+"""Most pixels a side of each half of a picture of before and after."""
 
 
 @dataclass(frozen=True)
@@ -166,7 +168,7 @@ class Paste(SearchObserver):
             canvas.write(made, text)
             self._keep(made, files)
             if some and self.how.before_after:
-                pair = grid([[photo.picture, canvas.picture]], cell=max(canvas.image.size))
+                pair = grid([[photo.overview(OVERVIEW), canvas.overview(OVERVIEW)]])
                 both = self.output / f"{stem}_before_after.png"
                 write_atomic(both, png_bytes(pair, png_text(text, COMPOSITE)))
                 self._keep(both, files)

@@ -17,7 +17,18 @@ from pulse_framework.cli.compose import ConfigError, build, build_as, load, plai
 from pulse_framework.cli.ending import end, told_to_end
 from pulse_framework.cli.found import Asked, Faces, Found, Photos
 from pulse_framework.cli.framing import card_of, framing_of, warn_once
-from pulse_framework.cli.options import Allow, ConfigDir, Generator, Out, Overwrite, Quiet, planning, say, split_overrides
+from pulse_framework.cli.options import (
+    Allow,
+    ConfigDir,
+    Generator,
+    MaxPixels,
+    Out,
+    Overwrite,
+    Quiet,
+    planning,
+    say,
+    split_overrides,
+)
 from pulse_framework.cli.paste import Paste, Pasting
 from pulse_framework.cli.restore import Job, prepare, relevant
 from pulse_framework.cli.sidecar import Sidecars
@@ -50,6 +61,7 @@ def restore(
     overwrite: Overwrite = False,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with 1 if a face did not converge.")] = False,
     quiet: Quiet = False,
+    max_pixels: MaxPixels = None,
     config_dir: ConfigDir = None,
     allow: Allow = None,
 ) -> None:
@@ -67,6 +79,7 @@ def restore(
         "search.seed": seed,
         "trainer.device": device,
         "logger": logger,
+        "data.max_pixels": max_pixels,
     }
     chosen = [f"{key}={value}" for key, value in given.items() if value is not None]
     with told_to_end():
@@ -113,15 +126,19 @@ def _asked(config: DictConfig, backend: str, which: str, smallest: int, allow: l
 
 def _looked_at(asked: Asked, given: list[str], output: Path, how: Pasting) -> tuple[Paste, list[Rejected]]:
     """The photos with their faces, written as measurements, and what has none."""
-    sources, rejected = take_in(given)
+    limit = asked.config.data.max_pixels
+    sources, rejected = take_in(given, limit)
     names = _names(sources, given)
-    photos, found = Photos(), []
+    photos, found = Photos(limit), []
     output.mkdir(parents=True, exist_ok=True)
     with _held(output):
         for source in sources:
             try:
                 if not source.picture:
                     raise ValueError("expected a photo, got a measurement; `pulse upsample` takes it")
+                if math.prod(source.shape) * how.scale**2 > limit:
+                    what = f"expected at most {limit:,} pixels after --scale {how.scale}, got"
+                    raise ValueError(f"{what} {math.prod(source.shape) * how.scale**2:,}; lower it, or raise --max-pixels")
                 faces = asked.faces(source, names[source], output, photos)
             except ValueError as error:
                 text = str(error)

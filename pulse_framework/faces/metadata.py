@@ -111,7 +111,10 @@ class Metadata:
 
 def _exif(image: Image.Image) -> bytes:
     """What is said of the photo, without what is said of the file; loaded whole, its inner directories (exposure, place) too."""
-    exif = image.getexif()
-    for tag in _LAYOUT & set(exif):
-        del exif[tag]
-    return exif.tobytes() if len(exif) else b""
+    try:
+        exif = image.getexif()
+        for tag in _LAYOUT & set(exif):
+            del exif[tag]
+        return exif.tobytes() if len(exif) else b""
+    except Exception:  # noqa: BLE001 - damaged EXIF raises nearly anything; ``sound`` leaves it out
+        return bytes(image.info.get("exif") or b"damaged")

@@ -20,7 +20,7 @@ from torch import Tensor
 from pulse_framework.faces.alignment import Square, place
 from pulse_framework.faces.metadata import Metadata
 from pulse_framework.files import write_atomic
-from pulse_framework.images import opened, to_tensor
+from pulse_framework.images import MAX_PIXELS, opened, to_tensor
 
 __all__ = ["Photo", "read_photo"]
 
@@ -63,9 +63,18 @@ class Photo:
 
     def enlarged(self, scale: int) -> "Photo":
         """The photo with ``scale`` times the pixels on each side, by a Lanczos kernel."""
-        if scale == 1:
-            return self
-        size, kind = (self.image.width * scale, self.image.height * scale), Image.Resampling.LANCZOS
+        return self if scale == 1 else self._resized((self.image.width * scale, self.image.height * scale))
+
+    def overview(self, side: int) -> Float[Tensor, "3 h w"]:
+        """The photo as RGB, of at most so many pixels a side."""
+        share = side / max(self.image.size)
+        if share >= 1:
+            return self.picture
+        return self._resized((max(1, round(self.image.width * share)), max(1, round(self.image.height * share)))).picture
+
+    def _resized(self, size: tuple[int, int]) -> "Photo":
+        """The photo at another (width, height)."""
+        kind = Image.Resampling.LANCZOS
         if self.image.mode == "I;16":
             values = np.asarray(Image.fromarray(np.asarray(self.image).astype(np.float32)).resize(size, kind))
             made = Image.fromarray(values.round().clip(0, 65535).astype(np.uint16))
@@ -122,7 +131,7 @@ class Photo:
         return torch.cat([1 - rgb, torch.zeros_like(rgb[:1])]) if self.image.mode == "CMYK" else rgb
 
 
-def read_photo(path: str | Path) -> Photo:
+def read_photo(path: str | Path, max_pixels: int = MAX_PIXELS) -> Photo:
     """Read a photo of any kind that ``read_image`` reads, once.
 
     Palettes become true colours. Of an animation the first frame is taken; of 16-bit colour, the upper 8 bits, which is what
@@ -131,24 +140,34 @@ def read_photo(path: str | Path) -> Photo:
     Raises:
         ReadError: As ``read_image``.
     """
-    with opened(path) as image:
+    with opened(path, max_pixels) as image:
         kind = image.format if image.format in _SUFFIXES else "TIFF" if image.mode == "CMYK" else "PNG"
         frames = getattr(image, "n_frames", 1)
         notes = [f"only the first of {frames} frames is kept"] if frames > 1 else []
-        notes += ["its 16 bits a channel are kept in 8"] if _deep_colour(image, path) else []
+        notes += [f"its {bits} bits a channel are kept in 8"] if (bits := _depth(image, path)) > 8 else []
         image.load()
-        upright = image if image.format == "TIFF" else ImageOps.exif_transpose(image)
+        upright = _upright(image)
         made = _in_a_kept_mode(upright)
         metadata, lost = Metadata.of(image, upright).sound(made.mode, kind)
     notes += [f"its damaged {' and '.join(lost)} cannot be kept"] if lost else []
     return Photo(made, kind, metadata, "; ".join(notes))
 
 
+def _upright(image: Image.Image) -> Image.Image:
+    """The picture as its EXIF says that it was held; as it is if that is damaged. Of a TIFF, Pillow has turned it already."""
+    try:
+        return image if image.format == "TIFF" else ImageOps.exif_transpose(image)
+    except Exception:  # noqa: BLE001 - damaged EXIF raises nearly anything
+        return image
+
+
 def _in_a_kept_mode(image: Image.Image) -> Image.Image:
     """The pixels alone, in a mode that can be altered without loss."""
     if image.mode.startswith("I;16"):
         return Image.fromarray(np.asarray(image).astype(np.uint16))
-    if image.mode in _KEPT and not (image.has_transparency_data and image.mode in ("L", "RGB")):
+    if image.mode == "1":
+        made = image.convert("L")
+    elif image.mode in _KEPT and not (image.has_transparency_data and image.mode in ("L", "RGB")):
         made = image.copy()
     else:
         made = image.convert("RGBA" if image.has_transparency_data else "RGB")
@@ -156,14 +175,16 @@ def _in_a_kept_mode(image: Image.Image) -> Image.Image:
     return made
 
 
-def _deep_colour(image: Image.Image, path: str | Path) -> bool:
-    """Whether a file, its header read, has 16 bits a channel, and colour or alpha."""
+def _depth(image: Image.Image, path: str | Path) -> int:
+    """Bits a channel of a file whose header was read, if it has colour or alpha; else 8."""
     if image.format == "TIFF":
         bits = getattr(image, "tag_v2", {}).get(ExifTags.Base.BitsPerSample, ())
-        return len(bits) > 1 and max(bits) > 8
+        return max(bits) if len(bits) > 1 else 8
+    if image.format == "HEIF":
+        return int(image.info.get("bit_depth") or 8)
     with Path(path).open("rb") as file:
         head = file.read(26)
-    return len(head) == 26 and head.startswith(b"\x89PNG") and head[24] == 16 and head[25] != 0
+    return 16 if len(head) == 26 and head.startswith(b"\x89PNG") and head[24] == 16 and head[25] != 0 else 8
 
 
 def _faded(side: int) -> Tensor:

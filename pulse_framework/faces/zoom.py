@@ -34,7 +34,7 @@ def zoomed(photo: Tensor, box: tuple[float, float, float, float]) -> tuple[np.nd
 
 
 def to_bytes(photo: Tensor) -> np.ndarray:
-    """(3, H, W) in [0, 1] to (H, W, 3) of 8 bits."""
-    pixels = (photo.detach().cpu().float().clamp(0, 1) * 255).round().to(torch.uint8)
-    made: np.ndarray = pixels.permute(1, 2, 0).contiguous().numpy()
+    """(3, H, W) in [0, 1] to (H, W, 3) of 8 bits; one channel after the other, since photos may be large."""
+    channels = [(channel.float().clamp(0, 1) * 255).round().to(torch.uint8) for channel in photo.detach().cpu()]
+    made: np.ndarray = torch.stack(channels, -1).numpy()
     return made

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from pulse_framework.images import ReadError, read_image
+from pulse_framework.images import MAX_PIXELS, ReadError, read_image
 from pulse_framework.runtime.intake import Source, take_in
 from pulse_framework.runtime.measurements import read_measurement
 
@@ -25,8 +25,8 @@ LUMA = (0.299, 0.587, 0.114)
 class _Queues(Dataset[dict[str, Any]]):
     """Each item is a whole queue: its operator's group, indices of its images, their measurements, and what could not be read."""
 
-    def __init__(self, queues: Sequence[tuple[Group, Sequence[Source]]], channels: Mapping[Group, int]) -> None:
-        self.queues, self.channels = queues, channels
+    def __init__(self, queues: Sequence[tuple[Group, Sequence[Source]]], channels: Mapping[Group, int], max_pixels: int) -> None:
+        self.queues, self.channels, self.max_pixels = queues, channels, max_pixels
 
     def __len__(self) -> int:
         return len(self.queues)
@@ -37,7 +37,7 @@ class _Queues(Dataset[dict[str, Any]]):
         group, sources = self.queues[position]
         for source in sources:
             try:
-                read[source.index] = _read(source, self.channels.get(group, 3))
+                read[source.index] = _read(source, self.channels.get(group, 3), self.max_pixels)
             except ReadError as error:
                 errors[source.index] = str(error)
         measurements = torch.stack(list(read.values())) if read else torch.empty(0)
@@ -54,6 +54,7 @@ class MeasurementData(pl.LightningDataModule):
         inputs: Files and folders; folders are searched recursively.
         queue: Images handed to the engine at once.
         workers: Processes that read ahead.
+        max_pixels: Of the largest picture that is read.
 
     Attributes:
         sources: What was found, in order.
@@ -61,12 +62,13 @@ class MeasurementData(pl.LightningDataModule):
         chosen: The sources that the run is about, by index.
     """
 
-    def __init__(self, inputs: Iterable[str | Path], queue: int = 64, workers: int = 0) -> None:
+    def __init__(self, inputs: Iterable[str | Path], queue: int = 64, workers: int = 0, max_pixels: int = MAX_PIXELS) -> None:
         super().__init__()
-        if queue < 1 or workers < 0:
-            raise ValueError(f"data: expected queue >= 1 and workers >= 0, got queue={queue}, workers={workers}")
-        self.sources, self.rejected = take_in(inputs)
-        self.queue, self.workers = queue, workers
+        if queue < 1 or workers < 0 or max_pixels < 1:
+            given = f"queue={queue}, workers={workers}, max_pixels={max_pixels}"
+            raise ValueError(f"data: expected queue >= 1, workers >= 0 and max_pixels >= 1, got {given}")
+        self.sources, self.rejected = take_in(inputs, max_pixels)
+        self.queue, self.workers, self.max_pixels = queue, workers, max_pixels
         self.channels: dict[Group, int] = {}
         self.groups: dict[int, Group] = {}
         self.chosen = {source.index: source for source in self.sources}
@@ -85,7 +87,7 @@ class MeasurementData(pl.LightningDataModule):
     def parts(self, size: int) -> Iterator["MeasurementData"]:
         """What was chosen as runs of their own, of at most ``size`` images of one group each."""
         for group, sources in self._queues(list(self.chosen.values()), size):
-            part = MeasurementData((), queue=size, workers=self.workers)
+            part = MeasurementData((), queue=size, workers=self.workers, max_pixels=self.max_pixels)
             own = {source.index: self.groups[source.index] for source in sources if source.index in self.groups}
             part.choose(sources, own, {group: self.channels[group]} if group in self.channels else {})
             yield part
@@ -100,13 +102,13 @@ class MeasurementData(pl.LightningDataModule):
         Raises:
             ReadError: It cannot be read.
         """
-        return _read(source, self.channels.get(self.group(source), 3))
+        return _read(source, self.channels.get(self.group(source), 3), self.max_pixels)
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Queues of at most ``queue`` images of one group."""
         rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
         queues = self._queues(list(self.chosen.values())[rank::world], self.queue)
-        return DataLoader(_Queues(queues, self.channels), batch_size=None, num_workers=self.workers)
+        return DataLoader(_Queues(queues, self.channels, self.max_pixels), batch_size=None, num_workers=self.workers)
 
     def _queues(self, sources: Sequence[Source], size: int) -> list[tuple[Group, list[Source]]]:
         """Sources by group, at most so many together."""
@@ -116,8 +118,8 @@ class MeasurementData(pl.LightningDataModule):
         return [(group, some[i : i + size]) for group, some in members.items() for i in range(0, len(some), size)]
 
 
-def _read(source: Source, channels: int) -> Tensor:
-    return as_channels(read_image(source.path), channels) if source.picture else read_measurement(source.path)
+def _read(source: Source, channels: int, max_pixels: int) -> Tensor:
+    return as_channels(read_image(source.path, max_pixels), channels) if source.picture else read_measurement(source.path)
 
 
 def as_channels(image: Tensor, channels: int) -> Tensor:

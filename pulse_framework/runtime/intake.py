@@ -7,13 +7,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pulse_framework.images import ReadError, peek
+from pulse_framework.formats import SUFFIXES
+from pulse_framework.images import MAX_PIXELS, ReadError, peek
 from pulse_framework.runtime.measurements import SUFFIX, has_measurement, peek_measurement
 
 __all__ = ["SUFFIXES", "Rejected", "Source", "find_images", "take_in"]
-
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".gif")
-"""What ``find_images`` takes for a picture inside a folder, in any case."""
 
 RECORDS = "results.jsonl"
 """What a run records its results in: a folder below an input folder that has one is the output of a run."""
@@ -54,11 +52,12 @@ class Rejected:
     error: str
 
 
-def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]:
+def take_in(inputs: Iterable[str | Path], max_pixels: int = MAX_PIXELS) -> tuple[list[Source], list[Rejected]]:
     """Find and look at every input, reading headers only.
 
     Args:
         inputs: Files and folders; a file found twice is taken once.
+        max_pixels: Of the largest picture that is taken.
 
     Returns:
         The pictures and measurements, and the inputs that are neither, each with a one-line reason.
@@ -74,7 +73,7 @@ def take_in(inputs: Iterable[str | Path]) -> tuple[list[Source], list[Rejected]]
     shapes: dict[Path, tuple[int, ...]] = {}
     for path in found.values():
         try:
-            shapes[path] = _shape(path)
+            shapes[path] = _shape(path, max_pixels)
         except ReadError as error:
             rejected.append(Rejected(path, str(error)))
     paths = list(shapes)
@@ -103,11 +102,11 @@ def _stored(path: Path) -> bool:
     return path.suffix.lower() == SUFFIX
 
 
-def _shape(path: Path) -> tuple[int, ...]:
+def _shape(path: Path, max_pixels: int) -> tuple[int, ...]:
     """(height, width) of a picture that has a shape to restore; shape of a measurement."""
     if _stored(path):
         return peek_measurement(path)
-    height, width = peek(path)
+    height, width = peek(path, max_pixels)
     if min(height, width) < 2:
         raise ReadError(
             f"{path}: expected a picture of at least 2 x 2 pixels, got {height} x {width} (height x width), which says too little"

@@ -1,12 +1,17 @@
 """``pulse demo``: what it shows is what was restored, with dlib and without."""
 
+import json
+
 import numpy as np
 import torch
 from PIL import Image
 
 from pulse_framework.cli import demo
 from pulse_framework.cli.options import example_photo
+from pulse_framework.faces import Square, place
+from pulse_framework.faces.photo import read_photo
 from pulse_framework.images import read_image
+from tests.faces.seam import seam
 
 
 def test_demo(pulse_process, records, tmp_path):
@@ -26,8 +31,23 @@ def test_demo(pulse_process, records, tmp_path):
     near, far = photos[0][:, 40:80, 90:130], photos[0][:, 120:]
     assert float((near - photos[1][:, 40:80, 90:130]).abs().mean()) > 0.02
     assert torch.equal(far, photos[1][:, 120:])
+    check_no_seam(out, photos)
     with Image.open(out / "demo.png") as image:
         assert "compositeWithTrainedAlgorithmicMedia" in image.text["XML:com.adobe.xmp"]
+
+
+def check_no_seam(out, photos):
+    """Across the edge of a face its picture is as steep as beside the edge, to 5 %; not so if the edge is not feathered."""
+    (found,) = json.loads((out / ".faces" / "portrait" / "faces.json").read_text())["found"]
+    square = Square(tuple(found["square"]["centre"]), tuple(found["square"]["axis"])).scaled(8)
+    large = read_photo(out / "input" / "portrait.png").enlarged(8)
+    top, left, bottom, right = square.window(256, 256, margin=2)
+    for k, photo in enumerate(photos):
+        assert abs(seam(photo, square)) < 0.05
+        face = read_image(out / f"portrait_face0_{k}.png")
+        placed, covered = place(face, square.moved(-left, -top), bottom - top, right - left)
+        cut = large.blended(placed, (covered > 0.5).float(), top, left)
+        assert seam(cut.picture, square) > 0.3
 
 
 def test_without_dlib_the_bundled_file_says_what_it_would_find(monkeypatch):

@@ -14,6 +14,7 @@ from pulse_framework.cli.options import example_photo
 from pulse_framework.faces import Square
 from pulse_framework.faces.photo import read_photo
 from pulse_framework.images import read_image
+from tests.faces.test_malformed import REFUSED
 
 FAST = ["search.start.draws=1", "--steps", 2, "--device", "cpu"]
 BOX = [22, 20, 42, 42]
@@ -148,17 +149,32 @@ def test_which_faces(pulse, records, tmp_path):
         assert [line["box"] for line in records(tmp_path / name)] == [face["box"] for face in expected]
 
 
-def test_a_bad_photo_does_not_stop_the_rest(pulse, boxes, tmp_path):
+def test_bad_photos_do_not_stop_the_rest(pulse, boxes, records, tmp_path):
     folder = tmp_path / "photos"
     folder.mkdir()
     gradient().save(folder / "good.png")
     (folder / "torn.png").write_bytes((folder / "good.png").read_bytes()[:300])
-    (folder / "empty.jpg").write_bytes(b"")
+    for name, content in REFUSED.items():
+        (folder / name).write_bytes(content)
     done = pulse("restore", folder, "-o", tmp_path / "out", "--boxes", boxes, *FAST)
     assert done.status == 1
-    assert "torn.png" in done.err
-    assert "empty.jpg" in done.err
+    for name in ("torn.png", *REFUSED):
+        (line,) = (line for line in done.error_lines if f"/{name}: " in line)
+        assert line.startswith("pulse: ")
+        assert "expected" in line
     assert (tmp_path / "out/good.png").exists()
+    errors = {line["input"] for line in records(tmp_path / "out") if line["status"] == "error"}
+    assert errors == {str(folder / name) for name in ("torn.png", *REFUSED)}
+
+
+def test_the_limit_of_pixels_is_that_of_what_is_read_and_written(pulse, boxes, tmp_path):
+    gradient().save(tmp_path / "a.png")  # 60 x 64
+    common = ["restore", tmp_path / "a.png", "--boxes", boxes, "-o", tmp_path / "out", *FAST]
+    done = pulse(*common, "--max-pixels", 3839)
+    assert (done.status, "at most 3,839 pixels, got 60 x 64 = 3,840" in done.err) == (2, True)
+    done = pulse(*common, "--max-pixels", 10000, "--scale", 2)
+    assert (done.status, "at most 10,000 pixels after --scale 2, got 15,360" in done.err) == (2, True)
+    assert pulse(*common, "--max-pixels", 15360, "--scale", 2).status == 0
 
 
 def test_a_folder_keeps_its_tree_and_its_formats(pulse, boxes, records, tmp_path):
@@ -217,6 +233,17 @@ def test_nothing_is_overwritten_unasked(pulse, boxes, tmp_path):
         assert files(tmp_path / "out") == before
     assert pulse(*common, "-o", tmp_path / "out", "--seed", 1, "--overwrite").status == 0
     assert files(tmp_path / "out") != before
+
+
+def test_a_photo_is_decoded_once(pulse, tmp_path, monkeypatch):
+    """However many faces and answers it has."""
+    gradient("RGB", (200, 100)).save(tmp_path / "a.png")
+    (tmp_path / "two.json").write_text(json.dumps([{"box": [20, 20, 40, 40]}, {"box": [120, 30, 160, 70]}]))
+    read = []
+    monkeypatch.setattr("pulse_framework.cli.found.read_photo", lambda *given: (read.append(given[0]), read_photo(*given))[1])
+    command = ["restore", tmp_path / "a.png", "-o", tmp_path / "out", "--boxes", tmp_path / "two.json", "--samples", 2, *FAST]
+    assert pulse(*command).status == 0
+    assert read == [tmp_path / "a.png"]
 
 
 def test_samples_are_as_many_pictures(pulse, boxes, records, tmp_path):

@@ -1,7 +1,6 @@
 """Photos: what is not altered stays what it is, in every format and mode, and metadata too."""
 
 import io
-import os
 import struct
 import zlib
 
@@ -12,7 +11,8 @@ from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
 from pulse_framework.faces.photo import read_photo
-from pulse_framework.images import ReadError, read_image
+from pulse_framework.formats import formats
+from pulse_framework.images import read_image
 from pulse_framework.provenance import COMPOSITE
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -138,6 +138,56 @@ def test_jpegs_are_written_without_further_loss(tmp_path, mode, suffix):
         assert b"<dc:source>own</dc:source>" in packet
 
 
+@pytest.mark.parametrize("suffix", [".avif", ".heic"])
+def test_avif_and_heic_become_png(tmp_path, suffix):
+    path = tmp_path / f"a{suffix}"
+    formats()
+    pixels("RGB", 64, 64).save(path, exif=exif(), icc_profile=ICC, xmp=XMP)
+    target = altered(path, tmp_path / "out")
+    with Image.open(path) as before, Image.open(target) as after:
+        assert after.format == "PNG"
+        check_outside(before, after)
+        check_exif(after)
+        assert after.info["icc_profile"] == ICC
+        assert "<dc:source>own</dc:source>" in after.info["XML:com.adobe.xmp"]
+
+
+@pytest.mark.parametrize(
+    ("made", "name", "mode"),
+    [
+        (pixels("RGB"), "a.bmp", "RGB"),
+        (pixels("RGB").convert("1"), "a.png", "L"),
+        (pixels("RGB").convert("1"), "a.tif", "L"),
+        (pixels("RGB").quantize(200), "a.png", "RGB"),
+        (pixels("RGB").convert("YCbCr"), "a.tif", "RGB"),
+        (pixels("RGB").convert("LAB").convert("RGB"), "a.jfif", "RGB"),
+    ],
+    ids=["bmp", "two colours", "fax", "palette", "YCbCr", "jfif"],
+)
+def test_other_modes_become_the_next_that_loses_nothing(tmp_path, made, name, mode):
+    path = tmp_path / name
+    made.save(path, **({"format": "JPEG"} if name.endswith("jfif") else {}))
+    with Image.open(path) as before, Image.open(altered(path, tmp_path / "b")) as after:
+        assert after.mode == mode
+        check_outside(before.convert(mode), after)
+
+
+def test_transparent_palettes_keep_what_is_transparent(tmp_path):
+    path = tmp_path / "a.png"
+    pixels("RGB").quantize(20).save(path, transparency=3)
+    with Image.open(path) as before, Image.open(altered(path, tmp_path / "b")) as after:
+        assert after.mode == "RGBA"
+        check_outside(before.convert("RGBA"), after)
+        assert set(np.unique(np.asarray(after)[..., 3])) == {0, 255}
+
+
+def test_sixteen_bits_of_the_other_byte_order(tmp_path):
+    values = np.asarray(pixels("I;16"))
+    Image.frombytes("I;16B", (24, 20), values.astype(">u2").tobytes()).save(tmp_path / "a.tif")
+    with Image.open(altered(tmp_path / "a.tif", tmp_path / "b")) as after:
+        check_outside(values, after)
+
+
 @pytest.mark.parametrize("orientation", range(1, 9))
 def test_photos_are_turned_upright_once(tmp_path, orientation):
     path = tmp_path / "a.png"
@@ -167,14 +217,6 @@ def test_palettes_animations_and_deep_colour_are_told(tmp_path):
     assert np.asarray(photo.image)[3, 5].tolist() == [0x12, 0x56, 0x9A]
 
 
-def _refusal(path):
-    try:
-        read_photo(path)
-    except ReadError as error:
-        return str(error)
-    return ""
-
-
 def _written(path, content):
     path.write_bytes(content)
     return path
@@ -194,42 +236,19 @@ def test_enlarged_photos_keep_their_mode_and_their_mean(tmp_path, mode):
     assert photo.enlarged(1) is photo
 
 
+@pytest.mark.parametrize("mode", MODES)
+def test_an_overview_is_no_larger_than_asked_for(tmp_path, mode):
+    path = tmp_path / "a.tif"
+    pixels(mode).resize((24, 20)).save(path)
+    photo = read_photo(path)
+    assert photo.overview(12).shape == (3, 10, 12)
+    assert float(photo.overview(12).mean()) == pytest.approx(float(photo.picture.mean()), abs=0.03)
+    assert torch.equal(photo.overview(24), photo.picture)
+
+
 def test_grey_gets_the_luminance_and_cmyk_its_inks(tmp_path):
     for mode, expected in (("L", [76]), ("I;16", [round(0.299 * 65535)]), ("CMYK", [0, 255, 255, 0])):
         path = tmp_path / "a.tif"
         pixels(mode).save(path)
         with Image.open(altered(path, tmp_path / "b")) as after:
             assert np.atleast_1d(np.asarray(after)[8, 8]).tolist() == expected
-
-
-def test_damaged_photos_are_refused_in_words(tmp_path):
-    """Cut off anywhere, with bytes changed, empty or of another kind: a photo or a ReadError, never anything else."""
-    rng = np.random.default_rng(0)
-    whole = {}
-    for suffix in (".png", ".jpg", ".webp", ".tif", ".gif"):
-        pixels("RGB").save(tmp_path / f"whole{suffix}", **({} if suffix == ".gif" else {"exif": exif(6)}))
-        whole[suffix] = (tmp_path / f"whole{suffix}").read_bytes()
-    refused = 0
-    for number in range(150):
-        suffix = list(whole)[number % 5]
-        content = bytearray(whole[suffix])
-        if number % 3 == 0:
-            content = content[: int(rng.integers(0, len(content)))]
-        else:
-            for at in rng.integers(0, min(len(content), 300 if number % 3 == 1 else 40), 4):
-                content[at] = rng.integers(0, 256)
-        path = _written(tmp_path / f"{number}{suffix}", bytes(content))
-        said = _refusal(path)
-        refused += bool(said)
-        assert not said or (str(path) in said and "\n" not in said)
-    assert refused > 60
-    (tmp_path / "folder.png").mkdir()
-    (tmp_path / "loop.png").symlink_to(tmp_path / "loop.png")
-    os.mkfifo(tmp_path / "pipe.png")
-    huge = bytearray(whole[".png"])
-    huge[16:24] = struct.pack(">II", 60000, 60000)
-    huge[29:33] = struct.pack(">I", zlib.crc32(huge[12:29]))
-    _written(tmp_path / "huge.png", bytes(huge))
-    for name in ("folder.png", "loop.png", "absent.png", "pipe.png", "huge.png"):
-        with pytest.raises(ReadError):
-            read_photo(tmp_path / name)
