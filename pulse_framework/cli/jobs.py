@@ -1,6 +1,7 @@
 """Commands that search: upsample and run."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -17,7 +18,6 @@ from pulse_framework.cli.options import (
     Factor,
     Generator,
     LogJson,
-    Out,
     Overwrite,
     Profiled,
     Quiet,
@@ -25,16 +25,17 @@ from pulse_framework.cli.options import (
     say,
     split_overrides,
 )
+from pulse_framework.cli.places import with_urls_nearby
 from pulse_framework.cli.restore import prepare
 from pulse_framework.cli.sidecar import Sidecars, asked_for
-from pulse_framework.runtime import RayEngine
+from pulse_framework.runtime import RayEngine, is_url
 
 __all__ = ["run", "upsample"]
 
 
 def upsample(
-    arguments: Annotated[list[str], typer.Argument(metavar="INPUT... [KEY=VALUE...]", help="Images, folders, overrides.")],
-    output: Out,
+    arguments: Annotated[list[str], typer.Argument(metavar="INPUT... [KEY=VALUE...]", help="Images, folders, URLs, overrides.")],
+    output: Annotated[str, typer.Option("-o", "--output", help="Folder to write to, or its URL.")],
     generator: Generator = None,
     degradation: Degradation = None,
     factor: Factor = None,
@@ -89,7 +90,7 @@ def upsample(
         overrides.append("search.target_mse=null")
     with planning():
         config = load([*overrides, *extra], config_dir)
-        config.output, config.data.inputs = str(output), inputs
+        config.output, config.data.inputs = output, inputs
     _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet, profile=profile)
 
 
@@ -126,6 +127,12 @@ def run(
             statuses.append(over.exit_code)
 
     with planning():
+        for text in overrides or []:
+            key, _, place = text.partition("=")
+            if key.lstrip("+") == "output" and is_url(place.strip("'\"")):
+                raise ValueError(
+                    f"output: expected a folder of this machine for a sweep, got {place}; send it to the store afterwards"
+                )
         sweep(job, _told(overrides or []), config_dir)
     if max(statuses):
         raise typer.Exit(max(statuses))
@@ -142,14 +149,22 @@ def _finish(
 ) -> None:
     """Run the job, print what was written, and end with the right status."""
     with planning():
-        job = prepare(config, allow=allow, overwrite=overwrite)
+        config, store, describe = with_urls_nearby(config)
+        job = prepare(config, allow=allow, overwrite=overwrite, describe=describe)
         if profile and isinstance(job.engine, RayEngine):
             job.writer.folder.release()
             raise ConfigError("--profile: expected engine=local, got ray, whose time goes elsewhere; leave one of them out")
+        job = replace(job, observers=(store,)) if store else job
     if not quiet:
         warn_once(config)
         for note in [*job.notes, *unaligned(config, job.left)]:
             say(f"pulse: {note}")
     with told_to_end():
-        report = job(quiet=quiet, profile=profile)
-    end(report, config.output, strict=strict, quiet=quiet)
+        try:
+            report = job(quiet=quiet, profile=profile)
+        finally:
+            if store:
+                store.send()
+    where = store.url if store else config.output
+    report = replace(report, written=[store.at(path) for path in report.written]) if store else report
+    end(report, where, strict=strict, quiet=quiet)

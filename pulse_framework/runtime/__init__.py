@@ -14,6 +14,7 @@ from pulse_framework.runtime.module import Finished, SearchModule, SearchObserve
 from pulse_framework.runtime.outputs import OutputFolder
 from pulse_framework.runtime.profiling import Profile
 from pulse_framework.runtime.replay import CURVES, check_run, push
+from pulse_framework.runtime.stores import Store, bring_inputs, is_url
 from pulse_framework.runtime.surroundings import code_version, has_wandb_key, is_offline, unreachable, wandb_url
 from pulse_framework.runtime.tracking import Tracker
 from pulse_framework.runtime.trainer import make_trainer, predict
@@ -35,7 +36,9 @@ __all__ = [
     "SearchModule",
     "SearchObserver",
     "Source",
+    "Store",
     "Tracker",
+    "bring_inputs",
     "check_run",
     "code_version",
     "csv_logger",
@@ -43,6 +46,7 @@ __all__ = [
     "has_measurement",
     "has_wandb_key",
     "is_offline",
+    "is_url",
     "known_pixels",
     "make_trainer",
     "predict",
