@@ -1,5 +1,6 @@
 """Commands that search: upsample and run."""
 
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -112,6 +113,7 @@ def run(
         _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet, profile=profile)
         return
     statuses: list[int] = []
+    here = os.getpid()
 
     def job(config: DictConfig, chosen: Mapping[str, str], folder: str) -> None:
         config = named(config, chosen)
@@ -125,17 +127,39 @@ def run(
             if over.exit_code == 130:
                 raise KeyboardInterrupt from over
             statuses.append(over.exit_code)
+            if os.getpid() != here:  # where a launcher runs it: the list is that process's own
+                raise SweptJobError(over.exit_code) from over
 
     with planning():
-        for text in overrides or []:
-            key, _, place = text.partition("=")
-            if key.lstrip("+") == "output" and is_url(place.strip("'\"")):
-                raise ValueError(
-                    f"output: expected a folder of this machine for a sweep, got {place}; send it to the store afterwards"
-                )
-        sweep(job, _told(overrides or []), config_dir)
-    if max(statuses):
+        _refuse_stores(overrides or [])
+        try:
+            sweep(job, _told(overrides or []), config_dir)
+        except SweptJobError as failed:
+            statuses.append(failed.status)
+    if any(statuses):
         raise typer.Exit(max(statuses))
+
+
+class SweptJobError(Exception):
+    """A job of a sweep has ended with a status other than 0, in a process of its own."""
+
+    def __init__(self, status: int) -> None:
+        super().__init__(status)
+        self.status = status
+
+
+def _refuse_stores(overrides: Sequence[str]) -> None:
+    """A sweep writes to a folder that Hydra makes.
+
+    Raises:
+        ValueError: ``output`` is a URL.
+    """
+    for text in overrides:
+        key, _, place = text.partition("=")
+        if key.lstrip("+") == "output" and is_url(place.strip("'\"")):
+            raise ValueError(
+                f"output: expected a folder of this machine for a sweep, got {place}; send it to the store afterwards"
+            )
 
 
 def _told(overrides: list[str]) -> list[str]:

@@ -2,12 +2,14 @@
 
 import json
 import os
+import pickle
 import re
 import signal
 import subprocess
 import sys
 import time
-from itertools import pairwise
+from itertools import count, pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -16,6 +18,7 @@ from safetensors.torch import load_file
 
 from degradations.downscale import Downscale
 from generators.linear import load
+from pulse_framework.cli import jobs
 from pulse_framework.images import read_image
 
 
@@ -34,6 +37,18 @@ def test_run_and_multirun(pulse, pulse_process, records, small, linear, tmp_path
     real = pulse_process("run", "-m", *settings, "output=far", "search.seed=0,1", cwd=tmp_path)
     assert real.status == 0
     assert [line.removeprefix(str(tmp_path)) for line in real.out.splitlines()] == ["/far/0/in00.png", "/far/1/in00.png"]
+
+
+def test_a_launcher_of_processes_hands_the_status_on(pulse, records, small, linear, tmp_path, monkeypatch):
+    """As joblib and submitit run jobs, where the sweep's own process hears of them by what they raise alone."""
+    processes = count()
+    monkeypatch.setattr(jobs, "os", SimpleNamespace(getpid=lambda: next(processes)))
+    settings = ["generator=linear", *linear[2:], f"data.inputs=['{small[0]}']", f"output='{tmp_path / 'out'}'", "--quiet"]
+    done = pulse("run", "-m", *settings, "search.steps=0,3")
+    assert done.status == 2
+    assert "search.steps=0" in done.error_lines[-1]
+    assert records(tmp_path / "out" / "1")[0]["steps"] == 3
+    assert pickle.loads(pickle.dumps(jobs.SweptJobError(143))).status == 143
 
 
 @pytest.mark.parametrize("wrong", ["search.nope=1,2", "search.seed=0,[1", "generator=nope", "nope=1"])
