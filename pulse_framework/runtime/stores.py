@@ -96,7 +96,8 @@ class Store(SearchObserver):
         self.folder = Path(self._root) if self._direct else _nearby("runs", self.url)
         self._sent: dict[str, tuple[int, int]] = {}
         self._last = time.monotonic()
-        if not self._direct:
+        self._idle = self._direct or os.environ.get("LOCAL_RANK", "0") != "0"  # the first of several processes does it for all
+        if not self._idle:
             self.folder.mkdir(parents=True, exist_ok=True)
             try:
                 self._fetch()
@@ -118,7 +119,7 @@ class Store(SearchObserver):
         Raises:
             OSError: The store fails.
         """
-        if self._direct or os.environ.get("LOCAL_RANK", "0") != "0":
+        if self._idle:
             return
         found = [path for path in self.folder.rglob("*") if path.is_file() and not path.name.startswith(".")]
         for path in sorted(found, key=lambda path: (path.name == RECORDS, path)):

@@ -135,6 +135,17 @@ def test_an_interrupted_run_has_sent_what_it_made(pulse, store, shelf, linear, m
     assert sorted(line["output"] for line in lines(store)) == ["in00.png", "in01.png"]
 
 
+def test_one_process_of_several_fetches_and_sends(store, shelf, monkeypatch):
+    for rank in "10":
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        place = stores.Store(shelf)
+        assert (place.folder / "in00.png").exists() == (rank == "0")
+        place.folder.mkdir(parents=True, exist_ok=True)
+        (place.folder / f"{rank}.png").write_bytes(b"new")
+        place.send()
+        assert store.exists(f"/shelf/{rank}.png") == (rank == "0")
+
+
 def test_a_sweep_needs_a_folder(pulse, store, shelf, linear, tmp_path):
     command = ["run", "-m", f"generator={linear[1]}", *linear[2:], "search.seed=0,1"]
     refused = pulse(*command, f"data.inputs=['{shelf}']", "output='memory://out'")
