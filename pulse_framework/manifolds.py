@@ -32,6 +32,16 @@ class Manifold(ABC):
         """The point reached from ``x`` by the step ``v``; agrees with the geodesic to first order for tangent ``v``."""
 
     @abstractmethod
+    def transport(
+        self, x: Float[Tensor, "*event"], v: Float[Tensor, "*event"]
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*event"]]:
+        """Where a curve that leaves ``x`` with the tangent velocity ``v`` is after one unit of time, and its velocity there.
+
+        The curve is a geodesic up to its speed, which agrees with the length of ``v`` to second order. The map of point and
+        velocity keeps lengths and volumes, and run from where it came to, with the velocity turned round, it leads back.
+        """
+
+    @abstractmethod
     def distance(self, x: Float[Tensor, "*event"], y: Float[Tensor, "*event"]) -> Float[Tensor, "*points"]:
         """Geodesic distance in latent units, one number per point."""
 
@@ -57,6 +67,12 @@ class Euclidean(Manifold):
     def retract(self, x: Float[Tensor, "*event"], v: Float[Tensor, "*event"]) -> Float[Tensor, "*event"]:
         """The sum ``x + v``."""
         return x + v
+
+    def transport(
+        self, x: Float[Tensor, "*event"], v: Float[Tensor, "*event"]
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*event"]]:
+        """The sum, and the same velocity."""
+        return x + v, v
 
     def distance(self, x: Float[Tensor, "*event"], y: Float[Tensor, "*event"]) -> Float[Tensor, "*points"]:
         """Length of the difference."""
@@ -107,6 +123,17 @@ class Sphere(Manifold):
         """Add the step, then rescale to the radius."""
         moved = self._centre(x + v)
         return moved * (self._radius(x) / _norm(moved, self.ndim))
+
+    def transport(
+        self, x: Float[Tensor, "*event"], v: Float[Tensor, "*event"]
+    ) -> tuple[Float[Tensor, "*event"], Float[Tensor, "*event"]]:
+        r"""A great circle, by the angle :math:`2 \arctan(\|v\| / 2 r)`, whose sine and cosine are fractions.
+
+        So it is exact arithmetic but for rounding, the same however many points there are.
+        """
+        square = v.square().sum(tuple(range(-self.ndim, 0)), keepdim=True) / (4 * self._radius(x).square())
+        moved = ((1 - square) * x + v) / (1 + square)
+        return moved * (self._radius(x) / _norm(moved, self.ndim)), ((1 - square) * v - 4 * square * x) / (1 + square)
 
     def distance(self, x: Float[Tensor, "*event"], y: Float[Tensor, "*event"]) -> Float[Tensor, "*points"]:
         """Arc length: the angle times the radius of ``x``."""

@@ -1,13 +1,21 @@
 """The search: engine, phases, objective, optimisers, schedules, results."""
 
+from pulse_framework.search.annealing import annealed
 from pulse_framework.search.bank import LatentBank
 from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine
 from pulse_framework.search.geocross import Geocross
+from pulse_framework.search.langevin import Langevin
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm, PairwiseCosine
 from pulse_framework.search.lbfgs import LBFGS
 from pulse_framework.search.levenberg import LevenbergMarquardt
-from pulse_framework.search.likelihoods import GaussianLikelihood, HuberConsistency, PoissonLikelihood, StudentLikelihood
+from pulse_framework.search.likelihoods import (
+    GaussianLikelihood,
+    HuberConsistency,
+    NoiseLikelihood,
+    PoissonLikelihood,
+    StudentLikelihood,
+)
 from pulse_framework.search.noise_terms import NoiseAutocorrelation
 from pulse_framework.search.objective import Evaluation, L1Consistency, L2Consistency, Objective, PriorEnergy, Term
 from pulse_framework.search.optimisers import NGD, SGD, Adam, Adamax, FirstOrder, Iterate, Optimiser
@@ -45,6 +53,7 @@ __all__ = [
     "Iterate",
     "L1Consistency",
     "L2Consistency",
+    "Langevin",
     "LatentBank",
     "LatentNorm",
     "LevenbergMarquardt",
@@ -53,6 +62,7 @@ __all__ = [
     "MeanStart",
     "NearestDraw",
     "NoiseAutocorrelation",
+    "NoiseLikelihood",
     "Objective",
     "Optimiser",
     "PairwiseCosine",
@@ -72,6 +82,7 @@ __all__ = [
     "StopRule",
     "StudentLikelihood",
     "Term",
+    "annealed",
     "draw",
     "mse_from_db",
     "multi_phase",

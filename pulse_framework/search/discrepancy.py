@@ -21,13 +21,14 @@ __all__ = ["expected_residual"]
 _NUMBERS = 20_000  # so that the mean of squares of as many normal numbers has a relative standard error of 1 %
 
 
-def expected_residual(degradation: Degradation, image: Tensor, rng: torch.Generator) -> float:
+def expected_residual(degradation: Degradation, image: Tensor, rng: torch.Generator, observed: Tensor | None = None) -> float:
     """The mean square of measure(x) - A(x), simulated; 0 where an image is not finite.
 
     Args:
         degradation: A and ``measure``.
         image: x, shape (C, H, W); clamped to [0, 1], as a picture that is measured is.
         rng: Gives the noise. Where ``measure`` takes none from it, there is nothing to repeat.
+        observed: The mean is over pixels of a measurement where this mask is 1; None: over all, hidden ones included.
 
     Returns:
         In squared units of the measurement.
@@ -38,16 +39,20 @@ def expected_residual(degradation: Degradation, image: Tensor, rng: torch.Genera
         x = image.detach().clamp(0, 1)[None]
         clean = degradation(x)
         before = rng.get_state()
-        squares = [_squares(degradation.measure(x, rng), clean)]
+        squares = [_squares(degradation.measure(x, rng), clean, observed)]
         wanted = 1 if torch.equal(before, rng.get_state()) else max(2, math.ceil(_NUMBERS / clean.numel()))
         chunk = max(1, CHUNK_PIXELS // (image.shape[-2] * image.shape[-1]))
         for first in range(1, wanted, chunk):
             copies = x.expand(min(chunk, wanted - first), -1, -1, -1)
-            squares.append(_squares(degradation.measure(copies, rng), clean))
+            squares.append(_squares(degradation.measure(copies, rng), clean, observed))
         residual = float(torch.cat(squares).mean())
     return residual if math.isfinite(residual) else 0.0
 
 
-def _squares(measured: Tensor, clean: Tensor) -> Tensor:
+def _squares(measured: Tensor, clean: Tensor, observed: Tensor | None) -> Tensor:
     """The mean square of every draw, in float64."""
-    return (measured.double() - clean.double()).square().flatten(1).mean(1).cpu()
+    squares = (measured.double() - clean.double()).square()
+    if observed is not None:
+        weights = observed.to(squares).expand_as(clean)
+        squares = squares * (weights / weights.mean())
+    return squares.flatten(1).mean(1).cpu()

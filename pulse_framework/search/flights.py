@@ -125,6 +125,7 @@ def _written(job: Job, place: tuple[Rows, int] | None) -> dict[str, Any]:
         "latents": {name: _kept(value) for name, value in job.latents.items()},
         "rng": job.rng.get_state(),
         "residual": job.residual,
+        "noise": job.noise,
         "threshold": job.threshold,
         "steps": job.steps,
         "seconds": job.seconds,
@@ -143,7 +144,7 @@ def _job(known: dict[str, Any], search: Search) -> Job:
         latents={name: value.to(y.device) for name, value in known["latents"].items()},
         rng=rng,
         row=None if row is None else {key: value.to(y.device) for key, value in row.items()},
-        **{key: known[key] for key in ("phase", "residual", "threshold", "steps", "seconds", "traces", "watched")},
+        **{key: known[key] for key in ("phase", "residual", "noise", "threshold", "steps", "seconds", "traces", "watched")},
     )
 
 

@@ -32,6 +32,7 @@ class Job:
         latents: A full input of N = 1.
         rng: The search's random stream, behind its draws.
         residual: Mean square that the noise leaves, once it was needed.
+        noise: Variance of the noise in a number that is observed, once a term asked for it.
         threshold: Target of the phase, as a mean square error.
         steps: Iterates evaluated in the phases before.
         seconds: Its share of the time.
@@ -46,6 +47,7 @@ class Job:
     rng: torch.Generator
     residual: float | None = None
     threshold: float = -1.0
+    noise: float | None = None
     steps: int = 0
     seconds: float = 0.0
     traces: list[Tensor] = field(default_factory=list)
@@ -76,6 +78,7 @@ class Starts:
         self._begin = start.on(generator, degradation, self.priors[0])
         self._draw = NearestDraw().on(generator, degradation, self.priors[0])
         self.measurement_shape = tuple(degradation.measurement_shape(generator.image_shape))
+        self._observed = degradation.mask(generator.image_shape)
 
     def first(self, search: Search) -> Job:
         """Check the measurement; draw the start, or take the one given.
@@ -151,17 +154,21 @@ class Starts:
         return lifted | {name: prior.manifold.project(lifted[name]) for name, prior in self.priors[index].items()}
 
     def _aim(self, index: int, job: Job, image: Tensor | None = None) -> Job:
-        """Set the target of the phase: by the noise at the image where it starts, if it asks for that."""
-        stop = self.phases[index].stop
-        if stop.target_noise is None:
+        """Set the target of the phase: by the noise at the image where it starts, if the target or a term asks for that."""
+        stop, asked = self.phases[index].stop, self.phases[index].objective.needs_noise
+        if stop.target_noise is None and not asked:
             return replace(job, threshold=stop.threshold)
-        residual = job.residual
+        residual, noise = job.residual, None if job.residual is None else job.noise
+        if image is None and (residual is None or (asked and noise is None)):
+            with torch.no_grad():
+                image = self.generator(job.latents)[0].to(job.search.measurement.dtype)
         if residual is None:
-            if image is None:
-                with torch.no_grad():
-                    image = self.generator(job.latents)[0].to(job.search.measurement.dtype)
+            assert image is not None
             residual = min(expected_residual(operator, image, job.rng) for operator in self._possible(job.latents))
-        return replace(job, residual=residual, threshold=stop.threshold_at(residual))
+        if asked and noise is None:
+            assert image is not None
+            noise = min(expected_residual(one, image, job.rng, self._observed) for one in self._possible(job.latents))
+        return replace(job, residual=residual, threshold=stop.threshold_at(residual), noise=noise)
 
 
 def _spaces(generator: Generator, priors: list[dict[str, LatentPrior]], held: list[tuple[str, ...]]) -> Iterator[tuple[str, ...]]:

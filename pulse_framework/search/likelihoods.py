@@ -17,7 +17,7 @@ from pulse_framework.interfaces import Generator
 from pulse_framework.search.joint import unknown_names
 from pulse_framework.search.objective import Evaluation, Term
 
-__all__ = ["GaussianLikelihood", "HuberConsistency", "PoissonLikelihood", "StudentLikelihood"]
+__all__ = ["GaussianLikelihood", "HuberConsistency", "NoiseLikelihood", "PoissonLikelihood", "StudentLikelihood"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,6 +54,45 @@ class GaussianLikelihood(Term):
         sigma = at.unknowns[self.sigma]
         logarithm = torch.stack([one.log() for one in sigma])  # vectors of numbers may round otherwise than one
         return at.mse / (2 * sigma.square()) + logarithm
+
+
+@dataclass(frozen=True, kw_only=True)
+class NoiseLikelihood(Term):
+    r"""White Gaussian noise of a level that is set, or is that of the degradation: :math:`\|a - y\|^2 / 2 \sigma^2`.
+
+    Unlike the other terms it is the sum over all numbers: with ``PriorEnergy``, both of weight 1, it is the negative logarithm of
+    the posterior.
+
+    Attributes:
+        sigma: Standard deviation, in image units; None: what the operator's own ``measure`` leaves, simulated (see
+            ``discrepancy``) where the search begins.
+        least: A sigma that is simulated is never less, in image units; without noise the posterior would have no breadth.
+
+    Raises:
+        ValueError: A number is not positive.
+    """
+
+    sigma: float | None = None
+    least: float = 0.01
+
+    def __post_init__(self) -> None:
+        if self.sigma is not None:
+            _positive(self, "sigma", self.sigma)
+        _positive(self, "least", self.least)
+
+    @property
+    def needs_noise(self) -> bool:
+        """Where no level is set."""
+        return self.sigma is None
+
+    def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
+        """In nats."""
+        squares = at.mse * at.measurement[0].numel()
+        if self.sigma is not None:
+            return squares / (2 * self.sigma**2)
+        if at.noise is None:
+            raise ValueError("NoiseLikelihood sigma: expected the level of the noise, got none; set sigma, or give `noise`")
+        return squares / (2 * at.noise.clamp(min=self.least**2))
 
 
 @dataclass(frozen=True, kw_only=True)

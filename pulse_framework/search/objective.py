@@ -31,6 +31,8 @@ class Evaluation:
         mse: Mean square of A(x) - y of each item, shape (N,), with its gradient.
         lift: The latents expressed as the block of the given name, with their gradient.
         unknowns: The operator's unknown parameters in natural units, by name, with their gradient.
+        noise: Variance of the noise in each measurement, shape (N,), as the operator's ``measure`` leaves it where the search
+            began; None where nobody knows, 0 where no term asked.
     """
 
     latents: Latents
@@ -41,6 +43,7 @@ class Evaluation:
     mse: Tensor
     lift: Callable[[str], Tensor] = _no_lift
     unknowns: Mapping[str, Tensor] = field(default_factory=dict)
+    noise: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,6 +51,11 @@ class Term(ABC):
     """One weighted part of the objective."""
 
     weight: float = 1.0
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether it wants to know the variance of the noise."""
+        return False
 
     def on(self, generator: Generator, moved: Sequence[str]) -> "Term | None":
         """The term as it is for a search of the blocks ``moved``; None if it has no part there and is left out.
@@ -123,6 +131,11 @@ class Objective:
     def l2_weight(self) -> float:
         """Weight of the mean square of A(x) - y, of the terms that have no floor."""
         return sum(term.weight for term in self.terms.values() if isinstance(term, L2Consistency) and not term.floor)
+
+    @property
+    def needs_noise(self) -> bool:
+        """Whether one of the terms wants to know the variance of the noise."""
+        return any(term.needs_noise for term in self.terms.values())
 
     def on(self, generator: Generator, moved: Sequence[str]) -> "Objective":
         """The terms that apply to a search of the blocks ``moved``.

@@ -37,6 +37,8 @@ class Iterate:
         coefficients: Row of the optimiser's table for the step of each search, shape (K, N).
         weight: Of the mean square of A(G(z)) - y in the objective.
         measured: A(G(z)) of any number of whole inputs, under the gradient mode that holds.
+        keys: Of the random numbers of each search, shape (N, 2); see ``noise.normals``.
+        numbers: Which iterate of its phase each is, from 0, shape (N,).
     """
 
     latents: Latents
@@ -48,6 +50,8 @@ class Iterate:
     coefficients: Tensor
     weight: float
     measured: Callable[[Latents], Tensor]
+    keys: Tensor
+    numbers: Tensor
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,7 +91,10 @@ class Optimiser(ABC):
 
     @abstractmethod
     def move(self, at: Iterate, state: State) -> tuple[Latents, State]:
-        """The next latents of every block that moves, on their manifolds, and what is remembered then."""
+        """The next latents of every block that moves, on their manifolds, and what is remembered then.
+
+        One that may take an iterate back remembers as ``taken``, shape (N,), where it did not; only those can be kept as last.
+        """
 
 
 @dataclass(frozen=True, kw_only=True)

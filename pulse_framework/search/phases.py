@@ -4,6 +4,7 @@ import fnmatch
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -48,9 +49,11 @@ class StopRule:
         patience: Stop after so many steps in a row without an improvement of the objective by more than the fraction
             ``tolerance``; None never does.
         tolerance: See ``patience``.
+        keep: Which iterate is the answer: the ``best``, or the ``last`` that was finite and that the optimiser did not take back:
+            a sample of ``Langevin``, or what a published method ends with.
 
     Raises:
-        ValueError: A number is out of range, or both targets are given.
+        ValueError: A number is out of range, both targets are given, or ``keep`` is unknown.
     """
 
     steps: int
@@ -60,6 +63,7 @@ class StopRule:
     at_target: bool = True
     patience: int | None = None
     tolerance: float = 1e-3
+    keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -72,6 +76,8 @@ class StopRule:
             raise ValueError(f"search target_noise: expected a number above 0, or null, got {self.target_noise}")
         if self.patience is not None and self.patience < 1:
             raise ValueError(f"search patience: expected at least 1 step, or null, got {self.patience}")
+        if self.keep not in ("best", "last"):
+            raise ValueError(f"search keep: expected best or last, got {self.keep!r}")
 
     @property
     def has_target(self) -> bool:
@@ -107,6 +113,7 @@ class Phase:
             or several, ``noise_[5-9]|noise_10``.
         held: Blocks of the input that do not move, each lifted from the phase before: such as ``rgb_8``, the image made on the
             way to the ``features_8`` that move.
+        climb: Whether a phase that names no block climbs the ladder; else it moves the first block that a gradient reaches.
     """
 
     prior: LatentPrior | Mapping[str, LatentPrior]
@@ -117,6 +124,7 @@ class Phase:
     blocks: Sequence[str] | None = None
     beside: Mapping[str, LatentPrior] | None = None
     held: Sequence[str] = ()
+    climb: bool = True
 
     def on(self, generator: Generator) -> tuple["Phase", ...]:
         """What the phase comes to on a generator, checked.
@@ -137,7 +145,7 @@ class Phase:
 
     def _rungs(self, generator: Generator) -> tuple["Phase", ...]:
         count = len(generator.ladder)
-        if self.blocks or isinstance(self.prior, Mapping) or not count:
+        if self.blocks or isinstance(self.prior, Mapping) or not (count and self.climb):
             return (self,)
         share = self.stop.steps // 10
         steps = [*[share] * (count - 1), self.stop.steps - share * (count - 1)]

@@ -56,13 +56,15 @@ class RowStepper:
     network: Callable[[Latents], Tensor]
     watch: bool = False
 
-    def start(self, latents: Latents, measurement: Tensor, threshold: Tensor) -> Rows:
+    def start(self, latents: Latents, measurement: Tensor, threshold: Tensor, noise: Tensor, keys: Tensor) -> Rows:
         """Rows of searches that begin at the given full input.
 
         Args:
             latents: Of N items.
             measurement: Shape (N, *measurement).
             threshold: Mean square error that each has to reach, shape (N,).
+            noise: Variance of the noise in each measurement, as far as a term asks for it, shape (N,).
+            keys: Of the random numbers of each, shape (N, 2).
         """
         count = len(measurement)
         number = measurement.new_zeros(count)
@@ -70,6 +72,8 @@ class RowStepper:
         rows = {
             "measurement": measurement.clone(),
             "threshold": threshold.clone(),
+            "noise": noise.clone(),
+            "keys": keys.to(integer.device),
             "steps": integer.clone(),
             "reason": integer.clone(),
             "scale": number + _FLOAT16_SCALE,
@@ -105,7 +109,7 @@ class RowStepper:
             latents[name].requires_grad_()
         try:
             with torch.enable_grad():
-                at = self._evaluate(latents, rows["measurement"])
+                at = self._evaluate(latents, rows["measurement"], rows["noise"])
                 with part("objective"):
                     parts = self.phase.objective.parts(at)
                     objective = total(parts)
@@ -121,11 +125,13 @@ class RowStepper:
             idle = sorted(set(self.priors) - set(gradients))
             raise ValueError(f"phase blocks: expected blocks that the objective depends on, got {idle}; leave them out")
         with torch.no_grad():
-            live, number = rows["reason"] == 0, rows["steps"]
+            objective, live, number = objective.detach(), rows["reason"] == 0, rows["steps"]
             with part("best so far"):
-                finite = self._keep(rows, latents, at, objective.detach())
+                finite, feasible = self._judge(rows, at, objective)
             with part("optimiser"):
-                self._move(rows, latents, finite, gradients, objective.detach(), float16=float16)
+                sound = self._move(rows, latents, finite, gradients, objective, float16=float16)
+            with part("best so far"):
+                self._keep(rows, latents, at, objective, live & finite, feasible, sound)
             if self.watch:
                 moved = {name: rows[f"latent/{name}"] - latents[name] for name in self.priors}
                 norms = [_norm({name: latents[name] for name in self.priors}), _norm(moved), _norm(gradients)]
@@ -134,7 +140,7 @@ class RowStepper:
     def _names(self, rows: Rows) -> list[str]:
         return [key.removeprefix("latent/") for key in rows if key.startswith("latent/")]
 
-    def _evaluate(self, latents: Latents, measurement: Tensor) -> Evaluation:
+    def _evaluate(self, latents: Latents, measurement: Tensor, noise: Tensor) -> Evaluation:
         """G under the caller's precision; A and everything after it in the precision of the latents."""
         with part("generator"):
             image = self.network(latents).to(measurement.dtype)
@@ -147,22 +153,15 @@ class RowStepper:
             with torch.autocast(measurement.device.type, enabled=False):
                 return self.generator.lift(latents, name)
 
-        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift, unknowns)
+        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift, unknowns, noise)
 
-    def _keep(self, rows: Rows, latents: Latents, at: Evaluation, objective: Tensor) -> Tensor:
-        """Record the iterate, remember it where it is better, and note which rule, if any, ends the search here."""
+    def _judge(self, rows: Rows, at: Evaluation, objective: Tensor) -> tuple[Tensor, Tensor]:
+        """Record the iterate, and note which rule, if any, ends the search here; whether it is finite, and feasible."""
         stop = self.phase.stop
         live, mse, number = rows["reason"] == 0, at.mse.detach(), rows["steps"]
         finite = objective.isfinite() & mse.isfinite() & at.image.detach().flatten(1).isfinite().all(1)  # A may not see all of it
         feasible = finite & (mse <= rows["threshold"])
         self._record(rows, "trace", live, number, [objective, mse])
-
-        lower = objective < rows["best/objective"]
-        better = live & finite & ((feasible & ~rows["best/feasible"]) | ((feasible == rows["best/feasible"]) & lower))
-        kept = {"objective": objective, "mse": mse, "feasible": feasible, "step": number, "image": at.image.detach()}
-        kept |= {f"latent/{name}": value.detach() for name, value in latents.items()}
-        for key, value in kept.items():
-            torch.where(_wide(better, value), value, rows[f"best/{key}"], out=rows[f"best/{key}"])
 
         gained = objective < rows["stall/reference"] - stop.tolerance * rows["stall/reference"].abs().nan_to_num(posinf=0)
         rows["stall/age"] = torch.where(gained, 0, rows["stall/age"] + 1)
@@ -176,7 +175,22 @@ class RowStepper:
         if stop.at_target:
             reason = torch.where(feasible, _TARGET, reason)
         rows["reason"] = torch.where(live, reason, rows["reason"])
-        return finite
+        return finite, feasible
+
+    def _keep(
+        self, rows: Rows, latents: Latents, at: Evaluation, objective: Tensor, finite: Tensor, feasible: Tensor, sound: Tensor
+    ) -> None:
+        """Remember the iterate where it is better; or, if the last is to be kept, where the optimiser took it."""
+        if self.phase.stop.keep == "last":
+            better = finite & sound & rows["state/taken"] if "state/taken" in rows else finite
+        else:
+            lower = objective < rows["best/objective"]
+            better = finite & ((feasible & ~rows["best/feasible"]) | ((feasible == rows["best/feasible"]) & lower))
+        number = rows["steps"] - 1
+        kept = {"objective": objective, "mse": at.mse.detach(), "feasible": feasible, "step": number, "image": at.image.detach()}
+        kept |= {f"latent/{name}": value.detach() for name, value in latents.items()}
+        for key, value in kept.items():
+            torch.where(_wide(better, value), value, rows[f"best/{key}"], out=rows[f"best/{key}"])
 
     def _record(self, rows: Rows, key: str, live: Tensor, number: Tensor, values: list[Tensor]) -> None:
         """Write one line, that of this iterate, for the searches under way."""
@@ -186,8 +200,12 @@ class RowStepper:
 
     def _move(
         self, rows: Rows, latents: Latents, finite: Tensor, gradients: dict[str, Tensor], objective: Tensor, *, float16: bool
-    ) -> None:
-        """One step of the optimiser on the manifold of every block that moves; none where a float16 gradient overflowed."""
+    ) -> Tensor:
+        """One step of the optimiser on the manifold of every block that moves; none where a float16 gradient overflowed.
+
+        Returns:
+            Where the gradient is finite, shape (N,).
+        """
         sound = torch.stack([gradient.flatten(1).isfinite().all(1) for gradient in gradients.values()]).all(0)
         scale = rows["scale"]
         over = (rows["reason"] == 0) & finite & ~sound
@@ -207,6 +225,8 @@ class RowStepper:
             coefficients=self.table[(rows["steps"] - 1).clamp(0, len(self.table) - 1)].T,
             weight=self.phase.objective.l2_weight,
             measured=self._measured,
+            keys=rows["keys"],
+            numbers=rows["steps"] - 1,
         )
         kept = {key.removeprefix("state/"): value for key, value in rows.items() if key.startswith("state/")}
         before = {key: value.clone() for key, value in kept.items()} if float16 else {}
@@ -216,6 +236,7 @@ class RowStepper:
             state = {key: torch.where(_wide(sound, value), value, before[key]) for key, value in state.items()}
         rows |= {f"latent/{name}": value for name, value in moved.items()}
         rows |= {f"state/{key}": value for key, value in state.items()}
+        return sound
 
     def _measured(self, latents: Latents) -> Tensor:
         """A(G(z)), in full precision."""

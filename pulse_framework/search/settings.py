@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, TypedDict, Unpack
+from typing import Any, Literal, TypedDict, Unpack
 
 from pulse_framework.interfaces import LatentPrior
 from pulse_framework.search.compiled import Compile
@@ -26,6 +26,7 @@ class StopSettings(TypedDict, total=False):
     at_target: bool
     patience: int | None
     tolerance: float
+    keep: Literal["best", "last"]
 
 
 class Settings(StopSettings, total=False):

@@ -6,6 +6,7 @@ import math
 import torch
 
 from pulse_framework.search.jobs import Job, Starts
+from pulse_framework.search.noise import noise_key
 from pulse_framework.search.phases import Search
 from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
 from pulse_framework.search.streams import draw, stream
@@ -107,5 +108,6 @@ def first_row(stepper: RowStepper, job: Job) -> Rows:
     if job.row is not None:
         row, job.row = job.row, None
         return row
-    y = job.search.measurement[None]
-    return stepper.start(job.latents, y, y.new_full((1,), job.threshold))
+    y, search = job.search.measurement[None], job.search
+    keys = noise_key(search.seed, search.key, search.restart, job.phase)[None]
+    return stepper.start(job.latents, y, y.new_full((1,), job.threshold), y.new_full((1,), job.noise or 0.0), keys)

@@ -79,6 +79,30 @@ class ManifoldContract(ABC):
             close(self.residual(moved, x), torch.zeros(self._count(x), dtype=x.dtype), f"residual after a step of {size}")
         close(manifold.retract(x, torch.zeros_like(x)), x, "retraction of no step")
 
+    def test_transport_agrees_with_the_geodesic(self) -> None:
+        """To second order: point and velocity after a small step are those of the geodesic, its speed the length of ``v``."""
+        manifold, x = self.make(), self.points()
+        v = self._unit(manifold.tangent(x, self._vectors(1)))
+        for t in (1e-2, 1e-3):
+            moved, velocity = manifold.transport(x, t * v)
+            way = manifold.distance(x, moved)
+            close(way / t, torch.ones_like(way), f"distance after a velocity of {t}", t**2)
+            close(manifold.geodesic(x, moved, 0.5), manifold.transport(x, t / 2 * v)[0], "half of the way", t**2)
+            close(velocity / t, manifold.tangent(moved, v), f"direction after a velocity of {t}", t)
+
+    def test_transport_keeps_lengths_and_leads_back(self) -> None:
+        """However far: it stays on the manifold, the velocity stays tangent and as long, and turned round it returns."""
+        manifold, x, v = self.make(), self.points(), self._vectors(1)
+        for size in (0.1, 1.0, 5.0):
+            start = size * manifold.tangent(x, v)
+            moved, velocity = manifold.transport(x, start)
+            close(self.residual(moved, x), torch.zeros(self._count(x), dtype=x.dtype), f"residual after a velocity of {size}")
+            close(manifold.tangent(moved, velocity), velocity, "tangent part of the velocity")
+            close(self._length(velocity), self._length(start), "length of the velocity")
+            back, reverse = manifold.transport(moved, -velocity)
+            close(back, x, "point after going back")
+            close(reverse, -start, "velocity after going back")
+
     def test_distance_is_a_distance(self) -> None:
         """One number per point: 0 from itself, positive, symmetric, never longer by a third point."""
         manifold, x, y, z = self.make(), self.points(0), self.points(1), self.points(2)
@@ -133,7 +157,8 @@ class ManifoldContract(ABC):
         """Neither points nor vectors."""
         manifold, x, y, v = self.make(), self.points(0), self.points(1), self._vectors(2)
         before = [tensor.clone() for tensor in (x, y, v)]
-        manifold.project(x), manifold.tangent(x, v), manifold.retract(x, v), manifold.distance(x, y), manifold.geodesic(x, y, 0.5)
+        manifold.project(x), manifold.tangent(x, v), manifold.retract(x, v), manifold.transport(x, v)
+        manifold.distance(x, y), manifold.geodesic(x, y, 0.5)
         for tensor, copy in zip((x, y, v), before, strict=True):
             equal(tensor, copy, "argument")
 

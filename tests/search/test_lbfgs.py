@@ -26,6 +26,7 @@ from pulse_framework.testing.toys import ConvToy, LinearWorld, StyleToy
 
 DATA = Objective({"data": L2Consistency(weight=3.0)})
 WORLD = LinearWorld.make()
+NO_NOISE = (torch.zeros(1, 2, dtype=torch.int64), torch.zeros(1, dtype=torch.int64))  # keys and numbers, which it has no use for
 PHASE = Phase(prior=FlatPrior(), objective=DATA, optimiser=LBFGS(), stop=StopRule(steps=25))
 
 
@@ -72,6 +73,8 @@ def run(optimiser, function, x, steps, manifold=None):
             coefficients=torch.full((1, len(x)), optimiser.rate, dtype=x.dtype),
             weight=0.0,
             measured=lambda latents: latents["z"],
+            keys=NO_NOISE[0],
+            numbers=NO_NOISE[1],
         )
         moved, state = optimiser.move(at, state)
         x = moved["z"]
@@ -122,10 +125,9 @@ def test_takes_only_what_meets_both_conditions():
         leaf = x.clone().requires_grad_()
         (gradient,) = torch.autograd.grad(valley(leaf).sum(), leaf)
         before = state
-        _, state = optimiser.move(
-            Iterate({"z": x}, {"z": gradient}, {"z": Euclidean()}, value, value > 0, None, torch.ones(1, 1).double(), 0.0, len),
-            state,
-        )
+        rate = torch.ones(1, 1, dtype=torch.float64)
+        at = Iterate({"z": x}, {"z": gradient}, {"z": Euclidean()}, value, value > 0, None, rate, 0.0, len, *NO_NOISE)
+        _, state = optimiser.move(at, state)
         if float(state["trial"]):
             rises += float(value) > float(before["objective"])
             continue
@@ -224,7 +226,8 @@ def test_an_overflowing_gradient_is_tried_again():
     x = torch.tensor([[0.5, 0.2], [0.5, 0.2]])
     optimiser = LBFGS()
     state = optimiser.begin({"z": x}, x)
-    at = Iterate({"z": x}, {"z": x.clone()}, {"z": Euclidean()}, x.square().sum(1), x[:, 0] > 0, None, torch.ones(1, 2), 0.0, len)
+    value, rate = x.square().sum(1), torch.ones(1, 2)
+    at = Iterate({"z": x}, {"z": x.clone()}, {"z": Euclidean()}, value, value > 0, None, rate, 0.0, len, *NO_NOISE)
     moved, after = optimiser.move(replace(at, sound=torch.tensor([False, True])), state)
     assert torch.equal(moved["z"][0], x[0])
     assert not torch.equal(moved["z"][1], x[1])

@@ -129,6 +129,8 @@ CASES = [
     case(Spheres, "test_tangent_vectors_touch", manifolds.AmbientTangent),
     case(Spheres, "test_retraction_agrees_to_first_order", manifolds.DoubleStep),
     case(Spheres, "test_retraction_stays_on", manifolds.LooseStep),
+    case(Spheres, "test_transport_agrees_with_the_geodesic", manifolds.UntransportedVelocity),
+    case(Spheres, "test_transport_keeps_lengths_and_leads_back", manifolds.StraightWay),
     case(Spheres, "test_distance_is_a_distance", manifolds.SelfishDistance),
     case(Spheres, "test_distance_is_right_near_zero", manifolds.ArcCosine),
     case(Spheres, "test_distance_is_right_at_the_far_end", manifolds.ArcCosine),

@@ -18,7 +18,9 @@ __all__ = [
     "InPlaceStep",
     "LooseStep",
     "SelfishDistance",
+    "StraightWay",
     "UnscaledProjection",
+    "UntransportedVelocity",
 ]
 
 
@@ -52,6 +54,23 @@ class DoubleStep(Sphere):
     def retract(self, x: Tensor, v: Tensor) -> Tensor:
         """On the sphere, but elsewhere."""
         return super().retract(x, 2 * v)
+
+
+class StraightWay(Sphere):
+    """Leaves along the chord, with a velocity made tangent: right to first order, but there is no way back."""
+
+    def transport(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Retraction and projection."""
+        moved = self.retract(x, v)
+        return moved, self.tangent(moved, v)
+
+
+class UntransportedVelocity(Sphere):
+    """Arrives with the velocity it left with."""
+
+    def transport(self, x: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Right in flat space."""
+        return super().transport(x, v)[0], 2 * v
 
 
 class LooseStep(Sphere):
