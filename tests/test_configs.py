@@ -23,7 +23,7 @@ from pulse_framework.cli.compose import ConfigError, build, choices, configs_fol
 from pulse_framework.cli.draws import resolve
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
-from pulse_framework.search import NGD, SGD, Adam, L2Consistency, Linear1CycleDrop, Plan
+from pulse_framework.search import NGD, SGD, Adam, JitteredAdam, L2Consistency, Linear1CycleDrop, Plan
 from tests.degradations.deepinv_standins import LinearPhysics
 from tests.features.networks import untrained
 from tests.generators import test_biggan as biggan
@@ -213,6 +213,8 @@ PUBLISHED = {
         {"consistency": 13.0, "features": 2.5, "coupling": 30.0, "z": 0.4},
     ),
     "rusir": (["w", "w_plus", "w_plus_plus"], [(NGD, 0.08, 150), (NGD, 0.02, 150), (NGD, 0.005, 150)], {"features": 1.0}),
+    "stylegan2_projector": (["w"], [(JitteredAdam, 0.1, 1000)], {"features": 1.0, "noise": 1e5}),
+    "pti": (["w", "weights"], [(JitteredAdam, 0.01, 450), (Adam, 3e-4, 350)], {"consistency": 4.0, "features": 1.0}),
     "mganprior": (["codes", "alpha"], [(SGD, 1.0, 2000)], {"consistency": 4.0, "features": 0.001}),
     "ilo": (
         ["v_plus", "v_plus", "features_4", "v_plus", "features_8", "v_plus", "features_16"],

@@ -5,6 +5,7 @@ from pulse_framework.search.bank import LatentBank
 from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine
 from pulse_framework.search.geocross import Geocross
+from pulse_framework.search.jittered import JitteredAdam
 from pulse_framework.search.langevin import Langevin
 from pulse_framework.search.latent_terms import Coupling, GaussianEnergy, LatentNorm, PairwiseCosine
 from pulse_framework.search.lbfgs import LBFGS
@@ -51,6 +52,7 @@ __all__ = [
     "Geocross",
     "HuberConsistency",
     "Iterate",
+    "JitteredAdam",
     "L1Consistency",
     "L2Consistency",
     "Langevin",

@@ -13,6 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pulse_framework.interfaces import Generator
 from pulse_framework.latents import Latents
 from pulse_framework.manifolds import Manifold
 from pulse_framework.search.objective import Objective
@@ -67,6 +68,15 @@ class Optimiser(ABC):
     def __post_init__(self) -> None:
         if not 0 < self.rate < float("inf"):
             raise ValueError(f"{type(self).__name__} rate: expected a positive number, got {self.rate}")
+
+    def on(self, generator: Generator, moved: tuple[str, ...]) -> "Optimiser":
+        """The optimiser as it is for a search of the blocks ``moved``: with what it has to know of the generator.
+
+        Raises:
+            ValueError: It cannot move these.
+        """
+        del generator, moved
+        return self
 
     def check(self, objective: Objective, latents: int, measurement: int) -> None:
         """Refuse what it cannot do, before any work.

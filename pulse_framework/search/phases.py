@@ -141,7 +141,11 @@ class Phase:
         rungs = [rung._widened(generator) for rung in self._rungs(generator)]
         for rung in rungs:
             space(generator.blocks, [*rung.priors(generator), *self.held])
-        return tuple(replace(rung, objective=rung.objective.on(generator, tuple(rung.priors(generator)))) for rung in rungs)
+        return tuple(rung._knowing(generator, tuple(rung.priors(generator))) for rung in rungs)
+
+    def _knowing(self, generator: Generator, moved: tuple[str, ...]) -> "Phase":
+        """The phase whose terms and optimiser know what they need of the generator."""
+        return replace(self, objective=self.objective.on(generator, moved), optimiser=self.optimiser.on(generator, moved))
 
     def _rungs(self, generator: Generator) -> tuple["Phase", ...]:
         count = len(generator.ladder)
