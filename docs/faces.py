@@ -1,10 +1,12 @@
 """Pictures and tables of docs/faces.md.
 
-`python docs/faces.py` draws the pictures and puts two tables between their marks in the page; with `--searches` also the one of
-what the search leaves for other framings, which takes some minutes. A test draws the pictures.
+`python docs/faces.py` draws the pictures and puts two tables between their marks in the page; with `--restored` also restored
+photos of several sizes, and with `--searches` what the search leaves for other framings; both take some minutes. A test draws the
+others.
 """
 
 import argparse
+import json
 import math
 import re
 from contextlib import redirect_stdout
@@ -21,15 +23,20 @@ import pulse_framework
 from degradations.downscale import Downscale
 from degradations.warp import Warp
 from pulse_framework.cli.latents import sample
+from pulse_framework.cli.photos import restore
 from pulse_framework.faces import FFHQ, Face, Framing, Square, crop, place
 from pulse_framework.faces.dlib_landmarks import DlibDetector
-from pulse_framework.images import read_image
+from pulse_framework.images import read_image, write_png
 from pulse_framework.interfaces import Degradation
 
 HERE = Path(__file__).parent
 PORTRAIT = HERE.parent / "examples" / "portrait.jpg"
 DEFAULT = Framing(scale=0.8)
 CELL, GAP, CAPTION = 256, 6, 16
+RESTORED = (32, 48, 64, 96, 128)
+"""Sides of the portrait, reduced, that are restored."""
+CLOSE = Framing(scale=1.3)
+"""What is shown of them."""
 SCALES, DOWNS = (0.7, 0.8, 0.9, 1.0, 1.2), (-0.04, 0.0, 0.04)
 
 
@@ -176,6 +183,42 @@ def left_by_searches(steps: int = 100) -> str:
     return "\n".join([*lines, *("| " + " | ".join(line) + " |" for line in cells)])
 
 
+def restored(folder: Path) -> tuple[Image.Image, str]:
+    """The portrait reduced to several sizes and restored by `pulse restore`: the heads before and after, and the numbers."""
+    photo, face = found()
+    above, below = {}, {}
+    lines = [
+        "| photo | box of the face | its square | dB | status | colour |",
+        "| --- | --- | --- | --- | --- | --- |",
+    ]
+    for side in RESTORED:
+        small, scale = folder / f"{side}.png", photo.shape[-1] / side
+        write_png(functional.interpolate(photo[None], (side, side), mode="bicubic", antialias=True)[0], small)
+        points = np.asarray(face.landmarks) / scale
+        entry = {"box": [value / scale for value in face.box], "landmarks": points.tolist()}
+        (folder / "faces.json").write_text(json.dumps([entry]))
+        factor, out = max(1, 512 // side), folder / f"out {side}"
+        with redirect_stdout(StringIO()):
+            restore([str(small)], out, boxes=folder / "faces.json", min_size=1, scale=factor, device="cpu", quiet=True)
+        line = json.loads((out / "results.jsonl").read_text())
+        before, after = read_image(small), read_image(out / f"{side}.png")
+        square, close = DEFAULT.square(face).scaled(1 / scale), CLOSE.square(face).scaled(1 / scale)
+        tint = [crop(picture, where, 32).mean((1, 2)) for picture, where in ((before, square), (after, square.scaled(factor)))]
+        colour = float((tint[0] - tint[1]).abs().max()) * 255
+        above[f"{side} x {side}"] = shown(
+            crop(before.repeat_interleave(8, 1).repeat_interleave(8, 2), close.scaled(8), CELL), CELL
+        )
+        below[f"restored: {line['psnr_db']:.1f} dB"] = shown(crop(after, close.scaled(factor), CELL), CELL)
+        sizes = f"{side} x {side} | {face.size / scale:.0f} pixels | {square.side:.0f} pixels"
+        status = line["status"].replace("_", " ")
+        lines.append(f"| {sizes} | {line['psnr_db']:.1f} of {line['target_db']:.1f} | {status} | {colour:.1f} |")
+    rows = row(above), row(below)
+    page = Image.new("RGB", (rows[0].width, rows[0].height + rows[1].height + GAP), "white")
+    for index, picture in enumerate(rows):
+        page.paste(picture, (0, index * (picture.height + GAP)))
+    return page, "\n".join(lines)
+
+
 def replaced(page: str, name: str, text: str) -> str:
     """The page with a text between the marks of its name."""
     marks = re.compile(rf"(<!-- {name} -->\n).*?(<!-- end -->)", re.DOTALL)
@@ -192,6 +235,7 @@ def main() -> None:
     """Write pictures and tables."""
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--searches", action="store_true", help="Search anew for every framing.")
+    arguments.add_argument("--restored", action="store_true", help="Restore the photos anew.")
     given = arguments.parse_args()
     for name, picture in pictures().items():
         picture.quantize(256).save(HERE / f"{name}.png", optimize=True)
@@ -199,6 +243,11 @@ def main() -> None:
     page = replaced(replaced(path.read_text(), "back", there_and_back()), "samples", of_samples())
     if given.searches:
         page = replaced(page, "searches", left_by_searches())
+    if given.restored:
+        with TemporaryDirectory() as folder:
+            picture, table = restored(Path(folder))
+        picture.quantize(256).save(HERE / "restored-sizes.png", optimize=True)
+        page = replaced(page, "sizes", table)
     path.write_text(page)
 
 

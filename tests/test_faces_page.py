@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -28,6 +29,16 @@ def test_pictures_show_what_the_page_says(script):
     assert 0.8 < inside.mean() < 0.98
     assert np.abs(photo - seen)[inside].mean() < 1
     assert np.abs(difference[inside] - (20 * np.abs(photo - seen)[inside]).clip(max=255)).mean() < 10
+
+
+def test_the_restored_photos_are_those_of_the_script(script):
+    """Restoring them takes minutes: here only that the page and its picture have the sizes of the script."""
+    page, sides = (DOCS / "faces.md").read_text(), script["RESTORED"]
+    table = page.partition("<!-- sizes -->\n")[2].partition("\n<!-- end -->")[0].splitlines()
+    assert [line.split("|")[1].strip() for line in table[2:]] == [f"{side} x {side}" for side in sides]
+    with Image.open(DOCS / "restored-sizes.png") as picture:
+        cells, high = len(sides), 2 * (script["CELL"] + script["CAPTION"]) + script["GAP"]
+        assert picture.size == (cells * (script["CELL"] + script["GAP"]) - script["GAP"], high)
 
 
 def test_the_face_comes_back_to_within_a_level(script):

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from pulse_framework.grid import grid
+from pulse_framework.provenance import INVENTED, SYNTHETIC
 from pulse_framework.search import Snapshot
 
 __all__ = ["Film", "read_film", "thumbnail"]
@@ -64,15 +65,16 @@ class Film:
         if not frames:
             return b""
         first, *others = (Image.fromarray((frame * 255).round().to(torch.uint8).movedim(0, -1).numpy()) for frame in frames)
-        file, comment = io.BytesIO(), json.dumps(steps).encode()
-        first.save(file, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0, comment=comment)
+        told = json.dumps({"steps": steps, "DigitalSourceType": SYNTHETIC, "Description": INVENTED}).encode()
+        file = io.BytesIO()
+        first.save(file, "GIF", save_all=True, append_images=others, duration=MILLISECONDS, loop=0, comment=told)
         return file.getvalue()
 
 
 def read_film(content: bytes) -> list[tuple[int, Tensor]]:
     """Steps and pictures of a GIF that ``Film.gif`` made; its colours are at most 256."""
     with Image.open(io.BytesIO(content)) as film:
-        steps = json.loads(film.info["comment"])
+        steps = json.loads(film.info["comment"])["steps"]
         frames: list[Any] = []
         for frame in ImageSequence.Iterator(film):  # equal frames are stored as one that lasts longer
             frames += [numpy.asarray(frame.convert("RGB"))] * (int(frame.info["duration"]) // MILLISECONDS)

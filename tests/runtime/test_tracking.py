@@ -1,5 +1,6 @@
 """Tracking: curves against plain sums, the film, what an offline run of W&B holds, and loggers that fail."""
 
+import io
 import json
 import struct
 import threading
@@ -10,6 +11,7 @@ import pytest
 import torch
 import wandb
 import yaml
+from PIL import Image
 from wandb.proto import wandb_internal_pb2
 
 import pulse_framework.runtime.loggers as loggers
@@ -112,6 +114,8 @@ def test_film_goes_through_its_file_with_equal_frames_too():
     for step in range(1, 9):
         film.add([shot("a", step, min(step, 4) * 51 / 255)])
     assert film.gif()[:6] == b"GIF89a"
+    with Image.open(io.BytesIO(film.gif())) as image:
+        assert b"trainedAlgorithmicMedia" in image.info["comment"]
     kept = read_film(film.gif())
     assert [step for step, _ in kept] == list(range(1, 9))
     for (_, expected), (_, got) in zip(film, kept, strict=True):
