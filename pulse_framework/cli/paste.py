@@ -86,6 +86,8 @@ class Paste(SearchObserver):
         self._of = {faces.path(face): (faces, face.share) for faces in self.inputs for face in faces.found}
         self._left: dict[Path, set[Path]] = {}
         self._done: set[Path] = set()
+        self._recorded: set[str] = set()
+        self._read = 0
 
     def expect(self, sources: Sequence[Source]) -> None:
         """Hear which faces are to be answered."""
@@ -103,7 +105,7 @@ class Paste(SearchObserver):
             record = read_json(faces.folder / RECORD)
             ours = set(record.get("files", ())) if record.get("settings") == self._settings(faces) else set()
             for stem in self.how.names(faces):
-                made = [f"{stem}{suffix}" for suffix in (*SUFFIXES, "_before_after.png")]
+                made = [f"{stem}{suffix}" for suffix in {*SUFFIXES, faces.source.path.suffix, "_before_after.png"}]
                 for name in (name for name in made if (self.output / name).exists()):
                     if (self.output / name).resolve() in given:
                         raise ConfigError(
@@ -141,7 +143,7 @@ class Paste(SearchObserver):
         self._done.add(faces.folder)
         if os.environ.get("LOCAL_RANK", "0") != "0":  # the first process of several has all answers
             return
-        outputs = _recorded(self.output)
+        outputs = self._outputs()
         crops = [
             [(face, self.output / name) for face in faces.found if (name := self.how.crop(faces, face, k)) in outputs]
             for k in range(len(self.how.names(faces)))
@@ -153,6 +155,9 @@ class Paste(SearchObserver):
         known = read_json(faces.folder / RECORD)
         before = known.get("files", {})
         if {key: known.get(key) for key in now} == now and all(_sha256(self.output / name) == of for name, of in before.items()):
+            return
+        if not faces.found and self.how.scale == 1:
+            self._copy(faces, now)
             return
         files: dict[str, str] = {}
         photo = self.photos(faces.source.path).enlarged(self.how.scale)
@@ -174,23 +179,32 @@ class Paste(SearchObserver):
                 self._keep(both, files)
         write_atomic(faces.folder / RECORD, json.dumps({**now, "files": files}).encode())
 
+    def _copy(self, faces: Faces, now: Mapping[str, Any]) -> None:
+        """Write a photo without faces as it is, byte for byte."""
+        made, files = self.output / f"{faces.name}{faces.source.path.suffix}", dict[str, str]()
+        made.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(
+            faces.folder / RECORD,
+            json.dumps({**now, "faces": None, "files": {made.relative_to(self.output).as_posix(): ""}}).encode(),
+        )
+        write_atomic(made, faces.source.path.read_bytes())
+        self._keep(made, files)
+        write_atomic(faces.folder / RECORD, json.dumps({**now, "files": files}).encode())
+
+    def _outputs(self) -> set[str]:
+        """Pictures of faces that are in ``results.jsonl``, which is read on from where it was read to."""
+        results = self.output / "results.jsonl"
+        if results.exists():
+            with results.open("rb") as file:
+                file.seek(self._read)
+                lines = [json.loads(text) for text in file]
+                self._read = file.tell()
+            self._recorded |= {line["output"] for line in lines if line.get("output")}
+        return self._recorded
+
     def _keep(self, path: Path, files: dict[str, str]) -> None:
         self.written.append(path)
         files[path.relative_to(self.output).as_posix()] = _sha256(path)
-
-
-def _recorded(output: Path) -> set[str]:
-    """Pictures of faces that are in ``results.jsonl``."""
-    outputs: set[str] = set()
-    results = output / "results.jsonl"
-    for text in results.read_bytes().splitlines() if results.exists() else ():
-        try:
-            line = json.loads(text)
-        except ValueError:  # cut short
-            continue
-        if line.get("output"):
-            outputs.add(line["output"])
-    return outputs
 
 
 def _sha256(path: Path) -> str:

@@ -201,7 +201,15 @@ def test_photos_without_faces(pulse, tmp_path):
     assert "no face of 8 pixels or more was found" in done.err
     assert not (tmp_path / "out/a.png").exists()
     assert "it is copied" in pulse(*common, "-o", tmp_path / "out", "--copy-without-faces").err
-    assert np.array_equal(np.asarray(opened(tmp_path / "out/a.png")), np.asarray(photo))
+    assert (tmp_path / "out/a.png").read_bytes() == (tmp_path / "a.png").read_bytes()
+    (tmp_path / "photos" / "in").mkdir(parents=True)
+    photo.save(tmp_path / "photos/in/b.jpg")
+    common[1] = tmp_path / "photos"
+    for _ in range(2):  # the second finds it done
+        assert "it is copied" in pulse(*common, "-o", tmp_path / "more", "--copy-without-faces").err
+        assert (tmp_path / "more/in/b.jpg").read_bytes() == (tmp_path / "photos/in/b.jpg").read_bytes()
+    pulse(*common, "-o", tmp_path / "large", "--copy-without-faces", "--scale", 2)
+    assert opened(tmp_path / "large/in/b.png").size == (128, 120)
 
 
 @pytest.mark.parametrize(
