@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import re
+import sys
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
@@ -24,7 +25,7 @@ from degradations.downscale import Downscale
 from degradations.warp import Warp
 from pulse_framework.cli.latents import sample
 from pulse_framework.cli.photos import restore
-from pulse_framework.faces import FFHQ, Face, Framing, Square, crop, place
+from pulse_framework.faces import FFHQ, Face, Framing, Square, crop, detector, place
 from pulse_framework.faces.dlib_landmarks import DlibDetector
 from pulse_framework.images import read_image, write_png
 from pulse_framework.interfaces import Degradation
@@ -140,6 +141,13 @@ def there_and_back() -> str:
     return "\n".join(lines)
 
 
+def apart(first: Face, second: Face) -> float:
+    """How far the landmarks of two backends lie apart in the mean, over the distance of the eyes of the first."""
+    one, other = np.asarray(first.landmarks), np.asarray(second.landmarks)
+    eyes = np.asarray(first.five)
+    return float(np.linalg.norm(one - other, axis=1).mean() / np.linalg.norm(eyes[1] - eyes[0]))
+
+
 def of_samples(count: int = 200) -> str:
     """How FFHQ's square lies in images that the default generator draws."""
     look, rows = DlibDetector(), []
@@ -236,7 +244,13 @@ def main() -> None:
     arguments = argparse.ArgumentParser(description=__doc__)
     arguments.add_argument("--searches", action="store_true", help="Search anew for every framing.")
     arguments.add_argument("--restored", action="store_true", help="Restore the photos anew.")
+    arguments.add_argument("--backends", action="store_true", help="Only say how far face-alignment and dlib lie apart.")
     given = arguments.parse_args()
+    if given.backends:
+        photo, face = found()
+        (other,) = detector("face-alignment")(photo)
+        sys.stdout.write(f"landmarks of face-alignment and dlib: {apart(face, other):.1%} of the distance of the eyes\n")
+        return
     for name, picture in pictures().items():
         picture.quantize(256).save(HERE / f"{name}.png", optimize=True)
     path = HERE / "faces.md"

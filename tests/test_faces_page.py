@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pulse_framework.faces import Face, detector
+
 DOCS = Path(__file__).parents[1] / "docs"
 
 
@@ -29,6 +31,15 @@ def test_pictures_show_what_the_page_says(script):
     assert 0.8 < inside.mean() < 0.98
     assert np.abs(photo - seen)[inside].mean() < 1
     assert np.abs(difference[inside] - (20 * np.abs(photo - seen)[inside]).clip(max=255)).mean() < 10
+
+
+def test_how_far_landmarks_lie_apart_is_measured_in_distances_of_the_eyes(script):
+    photo, face = script["found"]()
+    (given,) = detector(str(DOCS.parent / "examples" / "portrait.faces.json"))(photo, "portrait.jpg")
+    assert script["apart"](face, given) < 2e-4
+    eyes = np.linalg.norm(face.five[1] - face.five[0])
+    moved = Face(face.box, face.landmarks + np.array([0.03 * eyes, 0]))
+    assert script["apart"](face, moved) == pytest.approx(0.03)
 
 
 def test_the_restored_photos_are_those_of_the_script(script):
