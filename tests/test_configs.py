@@ -154,6 +154,7 @@ def test_every_file_is_composed_and_built(file, picture, extra, allowed, tmp_pat
 def test_every_group_is_known():
     groups = {
         "checkpoint",
+        "engine",
         "features",
         "generator",
         "degradation",

@@ -29,9 +29,12 @@ from pulse_framework.cli.options import (
 from pulse_framework.cli.places import with_urls_nearby
 from pulse_framework.cli.restore import prepare
 from pulse_framework.cli.sidecar import Sidecars, asked_for
-from pulse_framework.runtime import RayEngine, is_url
+from pulse_framework.runtime import RayEngine, is_started_from_outside, is_url
 
 __all__ = ["run", "upsample"]
+
+ENDS = (130, 143)
+"""Exit statuses of a run after which a sweep does not go on: it was stopped."""
 
 
 def upsample(
@@ -120,15 +123,18 @@ def run(
         config.output = folder
         if config.logger and "group" in config.logger and config.logger.group is None:
             config.logger.group = Path(folder).resolve().parent.name
+        several = is_started_from_outside() or config.trainer.get("devices", 1) != 1
         try:
+            with planning():
+                _check_start(config)
             _finish(config, allow or [], overwrite=overwrite, strict=strict, quiet=quiet, profile=profile)
             statuses.append(0)
         except typer.Exit as over:
-            if over.exit_code == 130:
-                raise KeyboardInterrupt from over
             statuses.append(over.exit_code)
             if os.getpid() != here:  # where a launcher runs it: the list is that process's own
                 raise SweptJobError(over.exit_code) from over
+            if over.exit_code in ENDS or (over.exit_code == 2 and several):  # other processes wait for this run
+                raise KeyboardInterrupt from over
 
     with planning():
         _refuse_stores(overrides or [])
@@ -136,6 +142,8 @@ def run(
             sweep(job, _told(overrides or []), config_dir)
         except SweptJobError as failed:
             statuses.append(failed.status)
+        except KeyboardInterrupt as interrupt:
+            raise typer.Exit(statuses[-1] if statuses and statuses[-1] else 130) from interrupt
     if any(statuses):
         raise typer.Exit(max(statuses))
 
@@ -162,6 +170,16 @@ def _refuse_stores(overrides: Sequence[str]) -> None:
             )
 
 
+def _check_start(config: DictConfig) -> None:
+    """Refuse a sweep whose other processes Lightning would have to start: it would begin the whole sweep again in each."""
+    count = config.trainer.get("devices", 1)
+    if count != 1 and not is_started_from_outside():
+        raise ConfigError(
+            f"trainer.devices: expected 1 in a sweep, or a start by torchrun, got {count}; say "
+            f"torchrun --nproc-per-node {count} -m pulse_framework run -m ..."
+        )
+
+
 def _told(overrides: list[str]) -> list[str]:
     """Overrides that say what becomes of sidecars: one that names a degradation wins over them."""
     asked = None if any(text.startswith("sidecars=") for text in overrides) else asked_for(None, overrides)
@@ -178,7 +196,13 @@ def _finish(
         if profile and isinstance(job.engine, RayEngine):
             job.writer.folder.release()
             raise ConfigError("--profile: expected engine=local, got ray, whose time goes elsewhere; leave one of them out")
+        if store and job.several:
+            job.writer.folder.release()
+            raise ConfigError(
+                f"output: expected a folder that all processes see, got {store.url}; send it to the store afterwards"
+            )
         job = replace(job, observers=(store,)) if store else job
+    quiet = quiet or not job.leads
     if not quiet:
         warn_once(config)
         for note in [*job.notes, *unaligned(config, job.left)]:
@@ -191,4 +215,5 @@ def _finish(
                 store.send()
     where = store.url if store else config.output
     report = replace(report, written=[store.at(path) for path in report.written]) if store else report
-    end(report, where, strict=strict, quiet=quiet)
+    if job.leads:
+        end(report, where, strict=strict, quiet=quiet)

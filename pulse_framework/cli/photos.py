@@ -119,7 +119,8 @@ def _asked(config: DictConfig, backend: str, which: str, smallest: int, allow: l
             f"generator: expected one of faces whose card names its framing, got {config.choices.generator}; choose another"
         )
     build_as(Plan, config.search, allow)
-    build(config.trainer, allow)
+    if (count := build(config.trainer, allow)().world_size) > 1:
+        raise ConfigError(f"trainer.devices: expected 1, since photos are put together by one process, got {count}; leave it out")
     image_shape = (3, *card.resolution)
     return Asked(config, image_shape, detector(backend), backend, framing, which, smallest, allow)
 

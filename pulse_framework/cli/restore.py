@@ -81,6 +81,7 @@ class Job:
         logger: Where metrics go, if anywhere.
         settings: The resolved configuration.
         keep_known: Whether pictures show observed pixels as they were measured; None: where that is exact.
+        several: Whether other processes have a share; all of them have to run it.
         observers: Also hear of answers, after they were written.
         conclude: Called at the end, while the folder is still held.
         engine: Where the search runs: takes ``make_trainer``, callbacks, module and data.
@@ -99,9 +100,15 @@ class Job:
     logger: Any
     settings: dict[str, Any]
     keep_known: bool | None = None
+    several: bool = False
     observers: Sequence[SearchObserver] = ()
     conclude: Callable[[], None] | None = None
     engine: Callable[..., None] = run_here
+
+    @property
+    def leads(self) -> bool:
+        """Whether this process is the first of those that have a share, or the only one: it tells what was done."""
+        return self.writer.folder.leads
 
     def __call__(self, *, quiet: bool = False, profile: bool = False) -> Report:
         """Search and write.
@@ -115,7 +122,7 @@ class Job:
         """
         try:
             report = self._search(quiet=quiet, profile=profile)
-            if self.conclude is not None:
+            if self.conclude is not None and self.leads:
                 self.conclude()
             return report
         finally:
@@ -126,11 +133,11 @@ class Job:
             image_shape = self.generator.image_shape
             channels = {group: operator.measurement_shape(image_shape)[0] for group, operator in self.operators.items()}
             self.data.choose(self.left, self.groups, channels)
-        if self.left:
+        if self.left or (self.several and self.generator is not None):
             origin = {"code": code_version(), "weights": _weights(self.settings["generator"])} if self.logger else {}
             callbacks = [self.writer, *([Tracker({**self.settings, **origin}, self.writer, self.logger)] if self.logger else [])]
             callbacks += [*self.observers, *([] if quiet else [ProgressBar(len(self.left)), Narrator(len(self.left))])]
-            callbacks += [Profile(self.writer.folder.folder)] if profile else []
+            callbacks += [Profile(self.writer.folder.folder)] if profile and self.leads else []
             folder = self.writer.folder
             known = partial(SearchCheckpoint, folder.folder, folder.everything)
             elsewhere = isinstance(self.engine, RayEngine)
@@ -176,10 +183,10 @@ def prepare(
     if not data.sources and not data.rejected:
         raise ConfigError("inputs: expected image files or folders, got none; name at least one")
     make_trainer = build(config.trainer, allow)
-    make_trainer()
+    several = make_trainer().world_size > 1
     engine = build(config.engine, allow)
-    if isinstance(engine, RayEngine) and config.trainer.devices != 1:
-        raise ConfigError(f"trainer.devices: expected 1 with engine=ray, got {config.trainer.devices}; use more workers instead")
+    if isinstance(engine, RayEngine) and several:
+        raise ConfigError("trainer.devices: expected 1 with engine=ray, got several processes; use more workers instead")
     if isinstance(engine, RayEngine) and config.trainer.checkpoint_every is not None:
         raise ConfigError("trainer.checkpoint_every: expected null with engine=ray, whose workers keep nothing; leave it out")
     keep_known = _keep_known(config)
@@ -212,16 +219,18 @@ def prepare(
         bad = {item.path for item in rejected}
         fit = [source for source in data.sources if source.path not in bad]
         left = folder.remaining(fit)
-        logger = build(config.logger, allow) if left and config.logger else None
+        logger = build(config.logger, allow) if left and config.logger and folder.leads else None
         folder.strike_rejected(rejected)
-        write_atomic(folder.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)).encode())
         writer = ResultWriter(folder)
-        for item in rejected:
-            writer.reject(item)
+        if folder.leads:
+            write_atomic(folder.folder / "config.yaml", OmegaConf.to_yaml(OmegaConf.create(settings)).encode())
+            for item in rejected:
+                writer.reject(item)
         undo.pop_all()  # from here on the job holds the folder
     skipped = len(fit) - len(left)
     known = (operators.made, operators.groups, operators.notes)
-    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, keep_known, engine=engine)
+    told = {"keep_known": keep_known, "several": several, "engine": engine}
+    return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, **told)
 
 
 def _keep_known(config: DictConfig) -> bool | None:
@@ -247,4 +256,5 @@ def relevant(settings: dict[str, Any]) -> dict[str, Any]:
     search = {key: value for key, value in settings["search"].items() if key not in IRRELEVANT}
     kept = {"keep_known": settings.get("keep_known")}
     kept |= {group: settings[group] for group in ("generator", "degradation")}
-    return {**kept, "search": search, "precision": settings["trainer"].get("precision"), "version": version("pulse-latent")}
+    kept |= {name: settings["trainer"].get(name) for name in ("precision", "tf32", "channels_last")}
+    return {**kept, "search": search, "version": version("pulse-latent")}

@@ -13,6 +13,7 @@ from pulse_framework.runtime.measurements import fits_a_picture, has_measurement
 from pulse_framework.runtime.module import Finished, SearchModule, SearchObserver
 from pulse_framework.runtime.outputs import OutputFolder
 from pulse_framework.runtime.profiling import Profile
+from pulse_framework.runtime.ranks import is_started_from_outside
 from pulse_framework.runtime.replay import CURVES, check_run, push
 from pulse_framework.runtime.stores import Store, bring_inputs, is_url
 from pulse_framework.runtime.surroundings import code_version, has_wandb_key, is_offline, unreachable, wandb_url
@@ -46,6 +47,7 @@ __all__ = [
     "has_measurement",
     "has_wandb_key",
     "is_offline",
+    "is_started_from_outside",
     "is_url",
     "known_pixels",
     "make_trainer",

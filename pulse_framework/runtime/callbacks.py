@@ -87,8 +87,20 @@ class ResultWriter(SearchObserver):
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Write ``grid.png``."""
         assert isinstance(module, SearchModule)
+        if trainer.world_size > 1:
+            self._gather(trainer.world_size)
         if trainer.is_global_zero:
+            self.folder.merge()
             self.draw(module, trainer.datamodule)  # type: ignore[attr-defined]
+
+    def _gather(self, world: int) -> None:
+        """Wait for all processes, and know what they know."""
+        found: list[tuple[Counter[str], list[str], list[Rejected], list[float]]] = [(Counter(), [], [], [])] * world
+        torch.distributed.all_gather_object(found, (self.counts, self.written, self.errors, list(self.best_db)))
+        self.counts = sum((counts for counts, *_ in found), Counter())
+        self.written = [path for _, written, *_ in found for path in written]
+        self.errors = [error for *_, errors, _ in found for error in errors]
+        self.best_db = array("d", [db for *_, best in found for db in best])
 
     def draw(self, module: SearchModule, data: MeasurementData) -> None:
         """Write ``grid.png``, of the first images of all that the folder has answers to."""

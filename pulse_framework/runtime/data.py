@@ -48,7 +48,7 @@ class MeasurementData(pl.LightningDataModule):
     """Measurements from files and folders.
 
     Headers are read at construction, so that what cannot be processed is known before any work; pixels are read queue by
-    queue. Each process of a distributed run takes every n-th image, without padding.
+    queue. Each process of a distributed run takes every n-th image of those that the first one chose, without padding.
 
     Args:
         inputs: Files and folders; folders are searched recursively.
@@ -106,8 +106,14 @@ class MeasurementData(pl.LightningDataModule):
 
     def predict_dataloader(self) -> DataLoader[dict[str, Any]]:
         """Queues of at most ``queue`` images of one group."""
-        rank, world = (self.trainer.global_rank, self.trainer.world_size) if self.trainer else (0, 1)
-        queues = self._queues(list(self.chosen.values())[rank::world], self.queue)
+        chosen, world = list(self.chosen.values()), 1
+        if self.trainer:
+            rank, world = self.trainer.global_rank, self.trainer.world_size
+            indices = self.trainer.strategy.broadcast([source.index for source in chosen])
+            chosen = [self.sources[index] for index in indices[rank::world]]
+        queues = self._queues(chosen, self.queue)
+        if world > 1:  # all meet at the end, so nobody's share may be left out
+            queues = queues or [((), [])]
         return DataLoader(_Queues(queues, self.channels, self.max_pixels), batch_size=None, num_workers=self.workers)
 
     def _queues(self, sources: Sequence[Source], size: int) -> list[tuple[Group, list[Source]]]:

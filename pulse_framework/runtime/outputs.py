@@ -9,6 +9,7 @@ import hashlib
 import json
 import math
 import os
+import uuid
 from collections.abc import Callable, Iterable, Mapping, Set
 from pathlib import Path
 from typing import Any
@@ -23,14 +24,20 @@ from pulse_framework.runtime.claim import Claim
 from pulse_framework.runtime.intake import Rejected, Source
 from pulse_framework.runtime.latent_files import DAMAGED, fingerprint_of, write_latents
 from pulse_framework.runtime.module import Finished
+from pulse_framework.runtime.ranks import leads
 from pulse_framework.runtime.spread import distances, mean_and_deviation
 from pulse_framework.search import SearchResult, Status, psnr_db
 
 __all__ = ["OutputFolder"]
 
 
+RESULTS = "results.jsonl"
+
+
 class OutputFolder:
     """Where one run writes.
+
+    Of several processes the first holds the folder and decides what is left; the others' lines are in hidden files until the end.
 
     Args:
         folder: Made if it is missing.
@@ -61,13 +68,15 @@ class OutputFolder:
         self.folder, self.generator, self.degradation = folder, generator, degradation
         self.samples, self.overwrite = samples, overwrite
         self._settings, self._own, self._describe = dict(settings), dict(own or {}), describe
-        self.results = folder / "results.jsonl"
+        self.leads = leads()
+        self.results = folder / (RESULTS if self.leads else f".results-{uuid.uuid4().hex}.jsonl")
+        self._claim: Claim | None = None
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            write_atomic(folder / ".writable", b"")
-            (folder / ".writable").unlink()
-            self._claim = Claim(folder) if os.environ.get("LOCAL_RANK", "0") == "0" else None  # other ranks share it
-            if self._claim:
+            if self.leads:
+                write_atomic(folder / ".writable", b"")
+                (folder / ".writable").unlink()
+                self._claim = Claim(folder)
                 remove_parts(folder)
         except OSError as error:
             raise ValueError(f"output {folder}: expected a folder to write to, got: {error.strerror}; choose another") from error
@@ -100,10 +109,15 @@ class OutputFolder:
     def remaining(self, sources: Iterable[Source]) -> list[Source]:
         """Those that are not done; what older runs recorded of them is struck from ``results.jsonl``.
 
+        To any process but the first, which decides for all, everything is left.
+
         Raises:
             ValueError: Results of other settings or inputs are in the way, and may not be replaced.
         """
         sources = list(sources)
+        if not self.leads:
+            return sources
+        self.merge()
         written = self._written()
         for source in sources:
             if source.path.resolve() in {(self.folder / f"{stem}.png").resolve() for stem in self.stems(source)}:
@@ -180,7 +194,8 @@ class OutputFolder:
 
     def strike_rejected(self, rejected: Iterable[Rejected]) -> None:
         """Strike what older runs recorded of inputs that cannot be processed."""
-        self._strike({str(item.path) for item in rejected})
+        if self.leads:
+            self._strike({str(item.path) for item in rejected})
 
     def _degradation_of(self, source: Source) -> tuple[str, dict[str, Any]]:
         """Name of an input's degradation, and the settings in which it differs from the run."""
@@ -226,16 +241,17 @@ class OutputFolder:
             file.flush()
             os.fsync(file.fileno())
 
+    def merge(self) -> None:
+        """Put the lines of other processes into ``results.jsonl``, each once."""
+        parts = sorted(self.folder.glob(".results-*.jsonl"))
+        if parts:
+            texts = [json.dumps(line).encode() for path in (self.results, *parts) for line in _lines_of(path)]
+            write_atomic(self.results, b"".join(text + b"\n" for text in dict.fromkeys(texts)))
+        for path in parts:
+            path.unlink()
+
     def _lines(self) -> list[dict[str, Any]]:
-        """What ``results.jsonl`` holds, but for lines that were cut short."""
-        lines = []
-        for text in self.results.read_bytes().splitlines() if self.results.exists() else ():
-            try:
-                line = json.loads(text)
-                lines += [line] if isinstance(line, dict) and "input" in line else []
-            except ValueError:
-                continue
-        return lines
+        return _lines_of(self.results)
 
     def _written(self) -> dict[str, set[str]]:
         """Names of the pictures recorded of each input."""
@@ -264,6 +280,18 @@ class OutputFolder:
         wanted, latent = self.fingerprint(source), self.folder / f"{stem}.safetensors"
         there = (self.folder / f"{stem}.png").exists()
         return not there or (latent.exists() and fingerprint_of(latent) in ({wanted, DAMAGED} if wanted else {DAMAGED}))
+
+
+def _lines_of(path: Path) -> list[dict[str, Any]]:
+    """What a file of lines holds, but for those that were cut short."""
+    lines = []
+    for text in path.read_bytes().splitlines() if path.exists() else ():
+        try:
+            line = json.loads(text)
+            lines += [line] if isinstance(line, dict) and "input" in line else []
+        except ValueError:
+            continue
+    return lines
 
 
 def _db(mse: float | None) -> float | None:

@@ -80,7 +80,10 @@ class Tracker(SearchObserver):
                 self._save()
 
     def on_predict_end(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
-        """Log curves, film, table and grid."""
+        """Log curves, film, table and grid; the table has the answers of all processes, curves and film those of the first."""
+        if trainer.world_size > 1:
+            with self._guarded():
+                self.table = table(self._folder, lines(self._folder))
         self._end("success", write=trainer.is_global_zero)
 
     def on_exception(self, trainer: pl.Trainer, module: pl.LightningModule, exception: BaseException) -> None:

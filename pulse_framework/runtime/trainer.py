@@ -9,6 +9,7 @@ import pytorch_lightning as pl
 import torch
 
 from pulse_framework.runtime.checkpoints import SearchCheckpoint
+from pulse_framework.runtime.ranks import local_processes
 
 __all__ = ["make_trainer", "predict"]
 
@@ -21,6 +22,9 @@ def make_trainer(
     devices: int = 1,
     precision: Literal["32-true", "64-true", "bf16-mixed", "16-mixed"] = "32-true",
     *,
+    nodes: int = 1,
+    tf32: bool = False,
+    channels_last: bool = False,
     checkpoint_every: int | None = None,
     callbacks: Sequence[pl.Callback] = (),
     checkpoint: Callable[[int | None], SearchCheckpoint] | None = None,
@@ -29,8 +33,11 @@ def make_trainer(
 
     Args:
         device: ``auto`` picks CUDA, then MPS, then the CPU.
-        devices: How many of them.
+        devices: How many of them on each machine; under torchrun 1 stands for as many as it has started.
         precision: Of the generator; latents, A and the objective stay in float32 (float64 under ``64-true``).
+        nodes: How many machines; torchrun says so itself.
+        tf32: Whether CUDA's matrix products and convolutions in float32 may round to TF32's 10 bits, which is faster.
+        channels_last: Whether the generator's weights lie with their channels last, which may be faster.
         checkpoint_every: Steps after which the searches under way are written down, again and again; None: they never are.
         checkpoint: Makes the observer that does so.
         callbacks: Observers; loggers are the business of one of them, ``Tracker``.
@@ -38,6 +45,41 @@ def make_trainer(
     Raises:
         ValueError: The device is not there, or lacks the precision; or a number is out of range.
     """
+    actual = _actual(device, precision)
+    if (started := local_processes()) is not None:
+        if devices not in (1, started[0]):
+            raise ValueError(f"trainer devices: expected {started[0]}, as many as torchrun started, got {devices}; leave it out")
+        devices, nodes = started
+    if checkpoint_every is not None and (checkpoint_every < 1 or devices * nodes != 1):
+        raise ValueError(
+            f"trainer checkpoint_every: expected at least 1 step, and one device, or null, got {checkpoint_every} steps and "
+            f"{devices * nodes} devices"
+        )
+    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
+    more: list[pl.Callback] = [ChannelsLast()] if channels_last else []
+    if checkpoint:
+        more.append(checkpoint(checkpoint_every))
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*(GPU|MPS) available but not used.*")
+        return pl.Trainer(
+            accelerator=actual,
+            devices=devices,
+            num_nodes=nodes,
+            precision=precision,
+            callbacks=[*callbacks, *more],
+            logger=False,
+            inference_mode=False,
+            use_distributed_sampler=False,
+            enable_checkpointing=False,
+            enable_model_summary=False,
+            enable_progress_bar=False,
+        )
+
+
+def _actual(device: str, precision: str) -> str:
+    """The device that is meant, if it is there and has the precision."""
     if device not in DEVICES:
         raise ValueError(f"trainer device: expected one of {', '.join(DEVICES)}, got {device!r}")
     if precision not in PRECISIONS:
@@ -50,26 +92,15 @@ def make_trainer(
         raise ValueError("trainer precision: expected one that a CPU has, got 16-mixed; use bf16-mixed or 32-true")
     if precision == "64-true" and actual == "mps":
         raise ValueError("trainer precision: expected one that MPS has, got 64-true; use 32-true, or device cpu")
-    if checkpoint_every is not None and (checkpoint_every < 1 or devices != 1):
-        raise ValueError(
-            f"trainer checkpoint_every: expected at least 1 step, and one device, or null, got {checkpoint_every} steps and "
-            f"{devices} devices"
-        )
-    logging.getLogger("pytorch_lightning.utilities.rank_zero").setLevel(logging.WARNING)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*(GPU|MPS) available but not used.*")
-        return pl.Trainer(
-            accelerator=actual,
-            devices=devices,
-            precision=precision,
-            callbacks=[*callbacks, *([checkpoint(checkpoint_every)] if checkpoint else [])],
-            logger=False,
-            inference_mode=False,
-            use_distributed_sampler=False,
-            enable_checkpointing=False,
-            enable_model_summary=False,
-            enable_progress_bar=False,
-        )
+    return actual
+
+
+class ChannelsLast(pl.Callback):
+    """Lays the generator's weights out with their channels last."""
+
+    def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
+        """Once they are where they are used."""
+        module.generator.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
 def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningDataModule) -> None:

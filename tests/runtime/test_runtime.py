@@ -187,15 +187,56 @@ def test_devices_and_precisions_that_are_not_there(settings, cure, monkeypatch):
         make_trainer(**settings)
 
 
+def test_channels_last_finds_what_the_ordinary_layout_finds(data):
+    def found(**settings):
+        heard, layouts = Heard(), []
+        module = SearchModule(generator(), {(4, 4): Downscale(2)}, plan())
+        heard.on_progress = lambda module, progress: layouts.append(
+            {
+                weight.is_contiguous(memory_format=torch.channels_last)
+                for weight in module.generator.parameters()
+                if weight.ndim == 4
+            }
+        )
+        predict(make_trainer("cpu", callbacks=[heard], **settings), module, data)
+        return {finished.source.name: finished.answer.samples[0] for finished in heard.finished}, layouts
+
+    usual, before = found()
+    other, after = found(channels_last=True)
+    assert all(layout == {True} for layout in after)
+    assert not any(layout == {True} for layout in before)
+    for name, result in usual.items():
+        torch.testing.assert_close(other[name].image, result.image, rtol=0, atol=1e-4)
+
+
+@pytest.mark.parametrize("tf32", [True, False])
+def test_tf32_is_used_if_asked_for(tf32):
+    try:
+        make_trainer("cpu", tf32=tf32)
+        assert (torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32) == (tf32, tf32)
+    finally:
+        make_trainer("cpu")
+
+
 @pytest.mark.parametrize("world", [1, 2, 3, 5])
 def test_processes_share_the_images_without_padding(data, world):
+    class Strategy:
+        """The first process tells the others what is left, whatever they think."""
+
+        def broadcast(self, indices):
+            return list(range(COUNT))
+
     class Trainer:
+        strategy = Strategy()
+
         def __init__(self, rank):
             self.global_rank, self.world_size = rank, world
 
     shares = []
     for rank in range(world):
+        data.choose(data.sources[: COUNT - rank], {}, {})
         data.trainer = Trainer(rank)
+        assert len(data.predict_dataloader()) > 0  # all meet at the end
         shares.append([index for batch in data.predict_dataloader() for index in batch["indices"]])
     assert sorted(index for share in shares for index in share) == list(range(COUNT))
     assert max(map(len, shares)) - min(map(len, shares)) <= 1
