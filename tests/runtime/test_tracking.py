@@ -4,6 +4,7 @@ import io
 import json
 import struct
 import threading
+import time
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -157,14 +158,26 @@ def tracked(place, make_logger, name="out"):
 
 
 def records(run):
-    """What is in the store of an offline run: W&B's log of records, in blocks as LevelDB has them."""
+    """What is in the store of an offline run. W&B's own process may still be writing when ``finish`` has returned."""
     (store,) = run.glob("*.wandb")
-    content, at, part, found = store.read_bytes(), 7, b"", []
+    until = time.monotonic() + 30
+    while True:
+        found = parsed(store.read_bytes())
+        if any(record.WhichOneof("record_type") == "exit" for record in found) or time.monotonic() > until:
+            return found
+        time.sleep(0.05)
+
+
+def parsed(content):
+    """W&B's log of records, in blocks as LevelDB has them, as far as it is whole."""
+    at, part, found = 7, b"", []
     while at + 7 <= len(content):
         if 32768 - at % 32768 < 7:
             at += 32768 - at % 32768
             continue
         _, size, kind = struct.unpack("<IHB", content[at : at + 7])
+        if at + 7 + size > len(content):
+            break
         part, at = part + content[at + 7 : at + 7 + size], at + 7 + size
         if kind in (1, 4):  # whole, or the last piece
             found.append(wandb_internal_pb2.Record.FromString(part))
