@@ -197,6 +197,7 @@ def prepare(
         operators = operators_for(config, data.sources, generator.image_shape, allow)
         rejected += operators.rejected
         plan.check(generator, operators.made.values())
+        plan.start.check(source.key for source in data.sources)
         for operator in operators.made.values():
             plan.engine(generator, operator)
             if keep_known and known_pixels(operator, generator.image_shape, keep_known) is None:

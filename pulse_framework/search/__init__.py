@@ -4,6 +4,7 @@ from pulse_framework.search.annealing import annealed
 from pulse_framework.search.bank import LatentBank
 from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.engine import Engine
+from pulse_framework.search.file_start import FileStart
 from pulse_framework.search.geocross import Geocross
 from pulse_framework.search.jittered import JitteredAdam
 from pulse_framework.search.langevin import Langevin
@@ -46,6 +47,7 @@ __all__ = [
     "Engine",
     "Evaluation",
     "FeatureConsistency",
+    "FileStart",
     "FirstOrder",
     "GaussianEnergy",
     "GaussianLikelihood",

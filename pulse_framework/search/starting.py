@@ -1,7 +1,7 @@
 """Where a search begins: settings, frozen; and what they come to for one generator, operator and priors."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 
@@ -34,6 +34,17 @@ class Start(ABC):
     def __post_init__(self) -> None:
         if self.draws < 1:
             raise ValueError(f"search start draws: expected at least 1, got {self.draws}")
+
+    def check(self, keys: Iterable[str]) -> None:
+        """Refuse images that it has no start for, before any work.
+
+        Args:
+            keys: Names of the images: their file names.
+
+        Raises:
+            ValueError: It has none for one of them.
+        """
+        del keys
 
     @abstractmethod
     def on(self, generator: Generator, degradation: Degradation, priors: Mapping[str, LatentPrior]) -> Begin:
