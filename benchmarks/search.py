@@ -39,6 +39,7 @@ def methods(encoder: Path) -> dict[str, list[str]]:
     guess = [*FREE, "search/start=encoder", f"search.start.path={encoder}"]
     bank = [*FREE, "search/start=bank"]
     exact = ["search=levenberg", "search.target_db=45.1"]
+    gradients = ["search=lbfgs", "search.target_db=45.1"]
     return {
         "original: one random start, 100 steps": PAPER,
         "original, best of 8 starts": [*PAPER, "search.restarts=8"],
@@ -46,6 +47,8 @@ def methods(encoder: Path) -> dict[str, list[str]]:
         "bank of 8192, 100 steps": [*bank, "search.steps=100", "search.start.draws=8192"],
         "bank of 16384, at most 400 steps": [*bank, "search.steps=400"],
         "encoder, at most 400 steps": [*guess, "search.steps=400"],
+        "bank of 16384, L-BFGS": [*bank, *gradients],
+        "encoder, L-BFGS": [*guess, *gradients],
         "bank of 16384, Levenberg-Marquardt": [*bank, *exact],
         "encoder, Levenberg-Marquardt": [*guess, *exact],
     }
@@ -183,12 +186,12 @@ def plot(groups: dict[str, dict[str, Tally]], path: Path) -> None:
         for number, tally in enumerate(tallies.values()):
             x = x0 + (tally.each / most) ** 0.5 * (width - 80)  # a root scale, so that the quick ones are apart
             y = height - tally.success * (height - 40)
-            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="hsl({number * 45},70%,45%)"/>')
+            parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="hsl({number * 36},70%,45%)"/>')
             parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" font-size="11">{number + 1}</text>')
         parts.append(f'<text x="{x0 + width - 150}" y="{height + 14}" font-size="11">{most:.1f} s (root scale)</text>')
     for number, name in enumerate(next(iter(groups.values()))):
         y = height + 38 + 18 * number
-        parts.append(f'<circle cx="{left}" cy="{y - 4}" r="5" fill="hsl({number * 45},70%,45%)"/>')
+        parts.append(f'<circle cx="{left}" cy="{y - 4}" r="5" fill="hsl({number * 36},70%,45%)"/>')
         parts.append(f'<text x="{left + 10}" y="{y}" font-size="12">{number + 1}  {name}</text>')
     path.write_text("\n".join([*parts, "</svg>"]) + "\n")
 
