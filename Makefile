@@ -36,6 +36,7 @@ bench: setup ## Measure imports, the start, memory, engine, downscaling, StyleGA
 	$(RUN) benchmarks/memory.py
 	$(RUN) benchmarks/processes.py
 	$(RUN) benchmarks/engine.py
+	$(RUN) benchmarks/tracking.py
 	$(RUN) benchmarks/downscaling.py
 	$(RUN) benchmarks/stylegan.py
 	$(RUN) benchmarks/large.py
