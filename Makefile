@@ -43,6 +43,7 @@ bench: setup ## Measure imports, the start, memory, engine, downscaling, StyleGA
 	$(RUN) benchmarks/restoration.py
 	$(RUN) benchmarks/blind.py
 	$(RUN) benchmarks/search.py
+	$(RUN) benchmarks/wplus.py
 
 wheel: setup ## Build the wheel and the source distribution into dist/
 	$(RUN) -m hatchling build -d dist

@@ -7,6 +7,7 @@ degradation, and are told apart. Writes its section of README.md and ``search.sv
 
 import argparse
 import os
+import re
 import statistics
 import tempfile
 import time
@@ -51,6 +52,8 @@ def methods(encoder: Path) -> dict[str, list[str]]:
         "encoder, L-BFGS": [*guess, *gradients],
         "bank of 16384, Levenberg-Marquardt": [*bank, *exact],
         "encoder, Levenberg-Marquardt": [*guess, *exact],
+        "bank of 16384, L-BFGS": [*bank, *gradients],
+        "encoder, L-BFGS": [*guess, *gradients],
     }
 
 
@@ -134,14 +137,16 @@ def real(path: Path, count: int) -> Tensor:
     return torch.cat([crop.expand(-1, 3, -1, -1) for crop in sized])
 
 
-def compare(generator: Generator, faces: Tensor, factor: int, encoder: Path, title: str) -> tuple[dict[str, Tally], float]:
-    """Every method on the same measurements, in turn; and the CPU seconds of the bank."""
+def compare(
+    generator: Generator, faces: Tensor, factor: int, encoder: Path, title: str, only: str
+) -> tuple[dict[str, Tally], float]:
+    """Every method whose name fits, on the same measurements, in turn; and the CPU seconds of the bank."""
     operator = Downscale(factor)
     ys = operator(faces).detach()
     tallies: dict[str, Tally] = {}
     runs: list[tuple[str, Plan, Engine, Callable[[Plan, Engine, Tensor, Sequence[str]], list[SearchResult]]]] = []
     bank = 0.0
-    for name, overrides in methods(encoder).items():
+    for name, overrides in ((name, found) for name, found in methods(encoder).items() if re.search(only, name)):
         plan: Plan = build(load([f"generator={GENERATOR}", *overrides, "search.slots=16"]).search)
         runs.append((name, plan, plan.engine(generator, operator), until if "until" in name else answers))
         tallies[name] = Tally()
@@ -204,6 +209,7 @@ def main() -> None:
     parser.add_argument(
         "--encoders", type=Path, default=Path("benchmarks/encoders"), help="folder of encoders; trained if missing"
     )
+    parser.add_argument("--only", help="pattern of the methods that run; they get a section of their own")
     options = parser.parse_args()
     torch.set_num_threads(1)
     os.environ["PULSE_HOME"] = tempfile.mkdtemp(prefix="pulse-bench-")  # so that the bank is made here, and timed
@@ -215,10 +221,15 @@ def main() -> None:
     text, groups = [], {}
     for title, targets, factor in sets:
         encoder, trained = encoder_for(factor, options.encoders)
-        groups[title], bank = compare(generator, targets, factor, encoder, title)
+        groups[title], bank = compare(generator, targets, factor, encoder, title, options.only or "")
         once = f"Once for all images: the bank, {bank:.0f} CPU seconds, and the training of the encoder, {trained:.0f} seconds."
         rows = "\n".join(tally.row(name, known="generated" in title) for name, tally in groups[title].items())
         text.append(f"### {len(targets)} faces, {title}\n\n{once}\n\n{HEAD}\n{rows}\n")
+    if options.only:
+        command = f"python benchmarks/search.py --images FACES --only '{options.only}'"
+        heading = f"## Some of these methods in a run of their own\n\n`{command}`.\n\n"
+        write_section("search_only", heading + "\n".join(text) + f"\n{machine()}.")
+        return
     plot(groups, Path(__file__).parent / "search.svg")
     write_section("search", INTRODUCTION + "\n".join(text) + f"\n![Success against seconds](search.svg)\n\n{machine()}.")
 
