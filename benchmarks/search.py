@@ -52,8 +52,6 @@ def methods(encoder: Path) -> dict[str, list[str]]:
         "encoder, L-BFGS": [*guess, *gradients],
         "bank of 16384, Levenberg-Marquardt": [*bank, *exact],
         "encoder, Levenberg-Marquardt": [*guess, *exact],
-        "bank of 16384, L-BFGS": [*bank, *gradients],
-        "encoder, L-BFGS": [*guess, *gradients],
     }
 
 
