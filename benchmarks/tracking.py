@@ -80,6 +80,7 @@ def main() -> None:
             for kind, choice in list(KINDS.items())[:: 1 if turn % 2 else -1]:
                 found[kind].append(run(folder / "in", folder / f"{turn} {kind}", given.steps, choice))
                 print(turn, kind, *(f"{seconds:.2f}" for seconds in found[kind][-1]))
+        whole = {kind: run(folder / "in", folder / f"whole {kind}", DEFAULT, KINDS[kind]) for kind in ("csv", "wandb")}
         answers = {
             kind: [(folder / f"0 {kind}" / f"noise{i:04d}.png").read_bytes() for i in range(given.images)] for kind in KINDS
         }
