@@ -109,8 +109,9 @@ class MeasurementData(pl.LightningDataModule):
         chosen, world = list(self.chosen.values()), 1
         if self.trainer:
             rank, world = self.trainer.global_rank, self.trainer.world_size
+            known = {source.index: source for source in (*self.sources, *chosen)}
             indices = self.trainer.strategy.broadcast([source.index for source in chosen])
-            chosen = [self.sources[index] for index in indices[rank::world]]
+            chosen = [known[index] for index in indices[rank::world]]
         queues = self._queues(chosen, self.queue)
         if world > 1:  # all meet at the end, so nobody's share may be left out
             queues = queues or [((), [])]

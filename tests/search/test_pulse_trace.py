@@ -91,7 +91,8 @@ def test_last_image_and_the_latents_after_it(original):
     table = original.phase.optimiser.table(torch.tensor(rates, dtype=torch.float64))
     stepper = RowStepper(original.generator, original.degradation, original.phase, names, table, original.generator)
     y = original.golden["lr_target"]
-    rows = stepper.start(original.start, y, torch.full_like(y[:, 0, 0, 0], EPS))
+    none = torch.zeros_like(y[:, 0, 0, 0])
+    rows = stepper.start(original.start, y, none + EPS, none, torch.zeros(len(y), 2, dtype=torch.int64))
     for _ in range(original.steps):
         before = {name.removeprefix("latent/"): value for name, value in rows.items() if name.startswith("latent/")}
         stepper.step(rows)

@@ -186,7 +186,8 @@ def test_a_step_that_overflows_is_skipped_for_that_row_alone(riemannian):
     made = engine.generator
     stepper = RowStepper(made, engine.degradation, phase, engine.starts.priors[0], torch.ones(12, 2), made)
     latents = {"z": phase.prior.manifold.project(uniform((2, 8), 3, torch.float32))}
-    rows = stepper.start(latents, uniform((2, 3, 8, 8), 2, torch.float32), torch.full((2,), -1.0))
+    y, none = uniform((2, 3, 8, 8), 2, torch.float32), torch.zeros(2)
+    rows = stepper.start(latents, y, none - 1, none, torch.zeros(2, 2, dtype=torch.int64))
     with torch.autocast("cpu", torch.float16):
         stepper.step(rows)
         before = {key: value.clone() for key, value in rows.items()}
