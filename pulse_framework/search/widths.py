@@ -17,7 +17,7 @@ _LOG = logging.getLogger(__name__)
 
 COMPARED = 2**13
 """Pixels compared: short sums may round alike by chance, so that small images need many made-up searches."""
-MOST = 32
+MOST = 16
 """Made-up searches, at most."""
 
 
