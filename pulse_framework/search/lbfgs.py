@@ -116,14 +116,8 @@ class LBFGS(Optimiser):
             "trial": torch.where(again, 0, state["trial"] + 1),
         }
         found |= {f"base/{name}": value for name, value in base.items()}
-        if at.sound is not None:  # a gradient that overflowed says nothing: the same trial again
-            found = {key: torch.where(wide(at.sound, value), value, state[key]) for key, value in found.items()}
-            base = {name: found[f"base/{name}"] for name in base}
         steps = part(found["length"][:, None] * found["direction"], base)
-        moved = {name: at.manifolds[name].retract(value, steps[name]) for name, value in base.items()}
-        if at.sound is not None:
-            moved = {name: torch.where(wide(at.sound, value), value, here[name]) for name, value in moved.items()}
-        return moved, found
+        return {name: at.manifolds[name].retract(value, steps[name]) for name, value in base.items()}, found
 
     def _bracket(self, objective: Tensor, enough: Tensor, state: State) -> tuple[Tensor, Tensor, Tensor]:
         """The next length to try, and the bracket: by a parabola while too long, by halves between bounds, else twice as long."""

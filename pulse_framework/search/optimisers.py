@@ -29,12 +29,11 @@ class Iterate:
 
     Attributes:
         latents: The whole input of the generator, without gradients.
-        gradients: Of the objective, by the name of every block that moves, in ambient coordinates.
+        gradients: Of the objective, by the name of every block that moves, in ambient coordinates. Zero where a float16 gradient
+            overflowed: what an optimiser makes of such a search is left out, it stays where it is and remembers what it did.
         manifolds: Of every block that moves.
         objective: Shape (N,).
         live: Whether a search goes on, shape (N,).
-        sound: Whether its gradients are finite, shape (N,), where they may be otherwise (float16). Others are zero here, and what
-            an optimiser makes of such a search is left out: it stays where it is, and remembers what it did.
         coefficients: Row of the optimiser's table for the step of each search, shape (K, N).
         weight: Of the mean square of A(G(z)) - y in the objective.
         measured: A(G(z)) of any number of whole inputs, under the gradient mode that holds.
@@ -47,7 +46,6 @@ class Iterate:
     manifolds: Mapping[str, Manifold]
     objective: Tensor
     live: Tensor
-    sound: Tensor | None
     coefficients: Tensor
     weight: float
     measured: Callable[[Latents], Tensor]

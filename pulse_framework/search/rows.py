@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.latents import Latents
+from pulse_framework.search.flat import wide
 from pulse_framework.search.objective import Evaluation, total
 from pulse_framework.search.optimisers import Iterate
 from pulse_framework.search.parts import part
@@ -190,7 +191,7 @@ class RowStepper:
         kept = {"objective": objective, "mse": at.mse.detach(), "feasible": feasible, "step": number, "image": at.image.detach()}
         kept |= {f"latent/{name}": value.detach() for name, value in latents.items()}
         for key, value in kept.items():
-            torch.where(_wide(better, value), value, rows[f"best/{key}"], out=rows[f"best/{key}"])
+            torch.where(wide(better, value), value, rows[f"best/{key}"], out=rows[f"best/{key}"])
 
     def _record(self, rows: Rows, key: str, live: Tensor, number: Tensor, values: list[Tensor]) -> None:
         """Write one line, that of this iterate, for the searches under way."""
@@ -213,7 +214,7 @@ class RowStepper:
             rows["scale"] = torch.where(sound, scale, scale / 2)
             over &= scale <= _LEAST_SCALE
             for name, gradient in gradients.items():
-                gradients[name] = torch.where(_wide(sound, gradient), gradient / _wide(scale, gradient), 0)
+                gradients[name] = torch.where(wide(sound, gradient), gradient / wide(scale, gradient), 0)
         rows["reason"] = torch.where(over, _NON_FINITE, rows["reason"])
         at = Iterate(
             latents={name: value.detach() for name, value in latents.items()},
@@ -221,7 +222,6 @@ class RowStepper:
             manifolds={name: prior.manifold for name, prior in self.priors.items()},
             objective=objective,
             live=rows["reason"] == 0,
-            sound=sound if float16 else None,
             coefficients=self.table[(rows["steps"] - 1).clamp(0, len(self.table) - 1)].T,
             weight=self.phase.objective.l2_weight,
             measured=self._measured,
@@ -232,8 +232,8 @@ class RowStepper:
         before = {key: value.clone() for key, value in kept.items()} if float16 else {}
         moved, state = self.phase.optimiser.move(at, kept)
         if float16:
-            moved = {name: torch.where(_wide(sound, value), value, at.latents[name]) for name, value in moved.items()}
-            state = {key: torch.where(_wide(sound, value), value, before[key]) for key, value in state.items()}
+            moved = {name: torch.where(wide(sound, value), value, at.latents[name]) for name, value in moved.items()}
+            state = {key: torch.where(wide(sound, value), value, before[key]) for key, value in state.items()}
         rows |= {f"latent/{name}": value for name, value in moved.items()}
         rows |= {f"state/{key}": value for key, value in state.items()}
         return sound
@@ -251,11 +251,6 @@ def watched_names(phase: Phase) -> tuple[str, ...]:
 def _norm(latents: Latents) -> Tensor:
     """Euclidean norm of each item, all blocks together, shape (N,)."""
     return torch.stack([value.flatten(1).square().sum(1) for value in latents.values()]).sum(0).sqrt()
-
-
-def _wide(rows: Tensor, like: Tensor) -> Tensor:
-    """One number a row, as a factor of what has more axes."""
-    return rows.reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:

@@ -70,7 +70,6 @@ def run(optimiser, energy, x, steps, manifold=None):
             manifolds={"z": manifold},
             objective=value.detach(),
             live=torch.ones(len(x), dtype=torch.bool),
-            sound=None,
             coefficients=table[step][:, None].expand(-1, len(x)),
             weight=0.0,
             measured=lambda latents: latents["z"],
