@@ -75,7 +75,7 @@ class Job:
         generator: G; None when nothing is left.
         operators: A of each group of inputs.
         groups: Group of each input, by its index.
-        notes: What the user should know of the inputs.
+        notes: What the user should know of the inputs, and of what was chosen.
         writer: Writes results, and has recorded the rejected inputs.
         make_trainer: Takes callbacks and logger.
         logger: Where metrics go, if anywhere.
@@ -229,7 +229,8 @@ def prepare(
                 writer.reject(item)
         undo.pop_all()  # from here on the job holds the folder
     skipped = len(fit) - len(left)
-    known = (operators.made, operators.groups, operators.notes)
+    notes = [*operators.notes, *([plan.told] if plan.told else [])]
+    known = (operators.made, operators.groups, notes)
     told = {"keep_known": keep_known, "several": several, "engine": engine}
     return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, **told)
 

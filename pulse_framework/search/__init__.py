@@ -28,7 +28,7 @@ from pulse_framework.search.plan import Answer, Plan
 from pulse_framework.search.progress import Progress, Snapshot
 from pulse_framework.search.result import SearchResult, Status, StopReason
 from pulse_framework.search.schedules import Constant, CosineRamps, Linear1Cycle, Linear1CycleDrop, Schedule
-from pulse_framework.search.settings import Settings, multi_phase, single_phase
+from pulse_framework.search.settings import Settings, by_target, multi_phase, single_phase
 from pulse_framework.search.starting import MeanStart, NearestDraw, Start
 from pulse_framework.search.streams import draw, stream
 
@@ -87,6 +87,7 @@ __all__ = [
     "StudentLikelihood",
     "Term",
     "annealed",
+    "by_target",
     "draw",
     "mse_from_db",
     "multi_phase",

@@ -68,6 +68,7 @@ class Plan:
         lane: See ``Engine``.
         poll_every: See ``Engine``.
         compile: See ``Engine``.
+        told: What the user should know of how the plan was made, one line; nothing depends on it.
 
     Raises:
         ValueError: A number is below 1, or ``until_success`` has no target to meet.
@@ -83,6 +84,7 @@ class Plan:
     lane: int | None = None
     poll_every: int | None = None
     compile: Compile = False
+    told: str = ""
 
     def __post_init__(self) -> None:
         for name in ("samples", "restarts"):

@@ -9,12 +9,12 @@ from pulse_framework.interfaces import LatentPrior
 from pulse_framework.search.compiled import Compile
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
-from pulse_framework.search.phases import Phase, StopRule
+from pulse_framework.search.phases import Phase, StopRule, mse_from_db, psnr_db
 from pulse_framework.search.plan import Plan
 from pulse_framework.search.schedules import Constant, Schedule
 from pulse_framework.search.starting import Start
 
-__all__ = ["Settings", "multi_phase", "single_phase"]
+__all__ = ["Settings", "by_target", "multi_phase", "single_phase"]
 
 
 class StopSettings(TypedDict, total=False):
@@ -69,6 +69,51 @@ def single_phase(
         beside=beside,
     )
     return _plan([phase], settings)
+
+
+def by_target(
+    *,
+    prior: LatentPrior | Mapping[str, LatentPrior],
+    objective: Objective,
+    optimiser: Optimiser,
+    steps: int,
+    schedule: Schedule,
+    precise: Optimiser,
+    precise_schedule: Schedule,
+    precise_from_db: float,
+    blocks: Sequence[str] | None = None,
+    beside: Mapping[str, LatentPrior] | None = None,
+    **settings: Unpack[Settings],
+) -> Plan:
+    """A plan of one phase, with one of two optimisers: the target decides, so neither the images nor how many there are.
+
+    What was chosen is the plan's ``told``.
+
+    Args:
+        prior: See ``Phase``.
+        objective: See ``Phase``.
+        optimiser: For targets below ``precise_from_db``, and for none.
+        steps: Budget of either.
+        schedule: Of ``optimiser``.
+        precise: For other targets.
+        precise_schedule: Of ``precise``.
+        precise_from_db: Least consistency, in dB, that asks for ``precise``.
+        blocks: See ``Phase``.
+        beside: See ``Phase``.
+        settings: See ``single_phase``.
+
+    Raises:
+        ValueError: A number is out of range.
+    """
+    target = StopRule(steps=steps, target_db=settings.get("target_db"), target_mse=settings.get("target_mse")).threshold
+    asks = 0 <= target <= mse_from_db(precise_from_db)
+    chosen, over = (precise, precise_schedule) if asks else (optimiser, schedule)
+    plan = single_phase(
+        prior=prior, objective=objective, optimiser=chosen, steps=steps, schedule=over, blocks=blocks, beside=beside, **settings
+    )
+    wanted = "no target" if target < 0 else f"a target of {psnr_db(target):.3g} dB"
+    rule = f"{type(precise).__name__} is for {precise_from_db:g} dB and more"
+    return replace(plan, told=f"the search runs {type(chosen).__name__} for {wanted} ({rule})")
 
 
 def multi_phase(*, phases: Sequence[Phase], steps: int | None = None, **settings: Unpack[Settings]) -> Plan:

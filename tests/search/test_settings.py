@@ -4,8 +4,22 @@ from dataclasses import replace
 
 import pytest
 
+from pulse_framework.cli.compose import build, load
 from pulse_framework.priors import FlatPrior
-from pulse_framework.search import SGD, L2Consistency, NearestDraw, Objective, Phase, StopRule, multi_phase, single_phase
+from pulse_framework.search import (
+    LBFGS,
+    SGD,
+    Constant,
+    L2Consistency,
+    Linear1Cycle,
+    NearestDraw,
+    Objective,
+    Phase,
+    StopRule,
+    by_target,
+    multi_phase,
+    single_phase,
+)
 
 PARTS = {"prior": FlatPrior(), "objective": Objective({"data": L2Consistency()}), "optimiser": SGD(rate=0.1)}
 
@@ -46,3 +60,34 @@ def test_a_budget_is_at_least_one_step():
 def test_settings_that_there_are_not_are_refused():
     with pytest.raises(TypeError, match="nope"):
         single_phase(**PARTS, steps=1, nope=2)
+
+
+@pytest.mark.parametrize(
+    ("target", "precise"),
+    [
+        ({}, False),
+        ({"target_db": 29.9}, False),
+        ({"target_db": 30.0}, True),
+        ({"target_db": 45.0}, True),
+        ({"target_mse": 2e-3}, False),
+        ({"target_mse": 1e-4}, True),
+        ({"target_mse": 0.0}, True),
+    ],
+)
+def test_the_target_decides_which_optimiser_runs(target, precise):
+    own = {**PARTS, "schedule": Linear1Cycle(), "steps": 5, "blocks": ["z"], "seed": 3, **target}
+    two = {"precise": LBFGS(), "precise_schedule": Constant(), "precise_from_db": 30.0}
+    plan = by_target(**own, **two)
+    exact = {**own, "optimiser": two["precise"], "schedule": two["precise_schedule"]}
+    assert replace(plan, told="") == single_phase(**(exact if precise else own))
+    assert plan.told.startswith(f"the search runs {'LBFGS' if precise else 'SGD'} for ")
+
+
+def test_auto_is_the_default_search_up_to_its_limit_and_says_so():
+    auto, default = build(load(["search=auto"]).search), build(load([]).search)
+    assert "Adam for a target of 27 dB" in auto.told
+    assert not default.told
+    assert auto.phases[0].optimiser == default.phases[0].optimiser
+    assert auto.phases[0].stop == default.phases[0].stop
+    precise = build(load(["search=auto", "search.target_db=45"]).search)
+    assert precise.phases[0].optimiser == build(load(["search=lbfgs"]).search).phases[0].optimiser
