@@ -56,7 +56,7 @@ def main() -> None:
 
 Seconds from the start of `pulse upsample` on one 8x8 picture until its answer is on the disk, `faces-stylegan2-64`, weights
 there, medians of {ROUNDS} processes: with one step from one draw, which is what starting costs, and with the default search.
-Other work ran beside them; "computing" is the CPU time of the whole process, which is what an idle machine takes.
+"Computing" is the CPU time of the whole process, which tells more than the clock where other work runs beside it.
 
 | search | seconds | range | computing |
 | --- | --- | --- | --- |
