@@ -95,9 +95,10 @@ lines are the same, byte for byte. "Images a second" leaves out the start; a who
 | --- | --- | --- | --- |
 {rows}
 
-Images a second, two over one, round by round: {", ".join(f"{ratio:.2f}" for ratio in ratios)}. Other work shared the
-{os.cpu_count()} cores (load {os.getloadavg()[1]:.1f}), from which two processes get more together than one does. By CPU seconds,
-starts included, two cores of their own would give {2 * busy[0] / busy[1]:.2f} times the throughput.
+Images a second, two over one, round by round: {", ".join(f"{ratio:.2f}" for ratio in ratios)}.
+Load at the end {os.getloadavg()[1]:.1f}, this command's own included; two processes get more of {os.cpu_count()} cores
+than one does where other work is beside them. By CPU seconds, starts included, two cores of their own would give
+{2 * busy[0] / busy[1]:.2f} times the throughput.
 
 {machine()}.
 """

@@ -103,7 +103,7 @@ def restore(
         if not quiet:
             say(f"pulse: faces are found by {asked.find.name}")
             warn_once(config)
-            for note in (f"{given.source.path}: {given.note}" for given in paste.inputs if given.note):
+            for note in [*job.notes, *(f"{given.source.path}: {given.note}" for given in paste.inputs if given.note)]:
                 say(f"pulse: {note}")
         report = replace(job(quiet=quiet), best_db=paste.best_db)
     end(report, output, strict=strict, quiet=quiet, more=paste.written, summary=f"{paste.restored} photos restored; faces: ")

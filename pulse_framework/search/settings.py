@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import accumulate, pairwise
-from typing import Any, Literal, TypedDict, Unpack
+from typing import Any, Literal, Required, TypedDict, Unpack
 
 from pulse_framework.interfaces import LatentPrior
 from pulse_framework.search.compiled import Compile
@@ -43,6 +43,16 @@ class Settings(StopSettings, total=False):
     compile: Compile
 
 
+class SingleSettings(Settings, total=False):
+    """What ``single_phase`` takes besides an optimiser and its schedule."""
+
+    prior: Required[LatentPrior | Mapping[str, LatentPrior]]
+    objective: Required[Objective]
+    steps: Required[int]
+    blocks: Sequence[str] | None
+    beside: Mapping[str, LatentPrior] | None
+
+
 def single_phase(
     *,
     prior: LatentPrior | Mapping[str, LatentPrior],
@@ -73,47 +83,35 @@ def single_phase(
 
 def by_target(
     *,
-    prior: LatentPrior | Mapping[str, LatentPrior],
-    objective: Objective,
     optimiser: Optimiser,
-    steps: int,
     schedule: Schedule,
     precise: Optimiser,
     precise_schedule: Schedule,
     precise_from_db: float,
-    blocks: Sequence[str] | None = None,
-    beside: Mapping[str, LatentPrior] | None = None,
-    **settings: Unpack[Settings],
+    **settings: Unpack[SingleSettings],
 ) -> Plan:
     """A plan of one phase, with one of two optimisers: the target decides, so neither the images nor how many there are.
 
     What was chosen is the plan's ``told``.
 
     Args:
-        prior: See ``Phase``.
-        objective: See ``Phase``.
         optimiser: For targets below ``precise_from_db``, and for none.
-        steps: Budget of either.
         schedule: Of ``optimiser``.
         precise: For other targets.
         precise_schedule: Of ``precise``.
         precise_from_db: Least consistency, in dB, that asks for ``precise``.
-        blocks: See ``Phase``.
-        beside: See ``Phase``.
-        settings: See ``single_phase``.
+        settings: See ``single_phase``; those of the search with either optimiser.
 
     Raises:
         ValueError: A number is out of range.
     """
-    target = StopRule(steps=steps, target_db=settings.get("target_db"), target_mse=settings.get("target_mse")).threshold
-    asks = 0 <= target <= mse_from_db(precise_from_db)
-    chosen, over = (precise, precise_schedule) if asks else (optimiser, schedule)
-    plan = single_phase(
-        prior=prior, objective=objective, optimiser=chosen, steps=steps, schedule=over, blocks=blocks, beside=beside, **settings
-    )
+    plan = single_phase(optimiser=optimiser, schedule=schedule, **settings)
+    target = plan.phases[0].stop.threshold
+    if 0 <= target <= mse_from_db(precise_from_db):
+        plan = replace(plan, phases=(replace(plan.phases[0], optimiser=precise, schedule=precise_schedule),))
     wanted = "no target" if target < 0 else f"a target of {psnr_db(target):.3g} dB"
     rule = f"{type(precise).__name__} is for {precise_from_db:g} dB and more"
-    return replace(plan, told=f"the search runs {type(chosen).__name__} for {wanted} ({rule})")
+    return replace(plan, told=f"the search runs {type(plan.phases[0].optimiser).__name__} for {wanted} ({rule})")
 
 
 def multi_phase(*, phases: Sequence[Phase], steps: int | None = None, **settings: Unpack[Settings]) -> Plan:

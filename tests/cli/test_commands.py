@@ -162,6 +162,20 @@ def test_render_refuses(pulse, linear, tmp_path):
     assert not (tmp_path / "r").exists()
 
 
+def test_auto_tells_what_it_chose_and_is_that_search(pulse, small, linear, tmp_path):
+    """45 dB: the bytes of search=lbfgs."""
+    told = {}
+    for name in ("auto", "lbfgs"):
+        done = pulse("upsample", *small, "-o", tmp_path / name, *linear, "--search", name, "search.target_db=45")
+        told[name] = done.err.count("the search runs LBFGS for a target of 45 dB")
+    assert told == {"auto": 1, "lbfgs": 0}
+    one, other = (sorted((tmp_path / name).glob("*.safetensors")) for name in told)
+    assert [path.name for path in one] == [path.name for path in other]
+    assert one
+    for path, same in zip(one, other, strict=True):
+        assert all(torch.equal(value, load_file(same)[key]) for key, value in load_file(path).items())
+
+
 def test_list(pulse, pulse_process, tmp_path):
     assert set(pulse("list", "generators").out.split()) >= {"digiface-dcgan-64", "linear", "module", "torchscript"}
     assert "pulse" in pulse("list", "experiments").out.split()

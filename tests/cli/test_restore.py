@@ -106,6 +106,13 @@ def test_the_picture_says_what_it_is(pulse, boxes, records, tmp_path, monkeypatc
     assert line["psnr_db"] > 0
 
 
+def test_the_search_that_was_chosen_is_told(pulse, boxes, tmp_path):
+    gradient().save(tmp_path / "a.png")
+    arguments = ["restore", tmp_path / "a.png", "-o", tmp_path / "out", "--boxes", boxes, *FAST]
+    done = pulse(*arguments, "search=auto", "search.target_db=45")
+    assert done.err.count("the search runs LBFGS for a target of 45 dB") == 1
+
+
 def test_the_edge_of_a_face_is_no_seam(tmp_path):
     """Along a line across the edge, a flat face in a flat photo changes no faster than the feather lets it."""
     Image.new("RGB", (200, 200), (90, 90, 90)).save(tmp_path / "flat.png")
