@@ -81,7 +81,6 @@ Resident megabytes of `pulse upsample` when so many images were done: pictures o
 From the first row to the last it grows by {(large - small) * 2**20 / (last - first):.0f} bytes an image.
 {seconds:.0f} seconds in all, {seconds / count * 1e3:.1f} ms an image; the same command again, which finds that all is done, takes
 {again:.0f} seconds.
-Other work ran beside it.
 
 | images | MB |
 | --- | --- |
