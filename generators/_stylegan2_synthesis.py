@@ -104,6 +104,13 @@ class Synthesis(nn.Module):
                 y = image[1]
             yield block.side, x, y
 
+    def enlarged(self, image: Tensor, side: int) -> Tensor:
+        """An image of one side as the blocks after it enlarge it, without their own parts of it."""
+        for block in self.blocks:
+            assert isinstance(block, _Block)
+            image = double(image, block.taps.to(image.dtype)) if block.side > side else image
+        return image
+
 
 class _Block(nn.Module):
     """One resolution."""

@@ -128,6 +128,17 @@ class StyleGAN2(Generator):
             return self._on_the_way(latents, *name.split("_"))
         return super().lift(latents, name)
 
+    def truncated(self, levels: int) -> Generator:
+        """Without the blocks of the ``levels`` largest sides: the image so far, enlarged as those would enlarge it."""
+        inner = self.synthesis.image_sides[:-1]
+        if not 1 <= levels <= len(inner):
+            raise ValueError(
+                f"StyleGAN2: expected to leave out 1 to {len(inner)} levels of those that make images, got {levels}"
+                if inner
+                else "StyleGAN2: expected the architecture skip, whose image is a sum over sides; search all of it"
+            )
+        return _Truncated(self, inner[-levels])
+
     def _states(self, latents: Latents) -> Iterator[tuple[int, Tensor, Tensor | None]]:
         """Side, features and image (in the native range) of every block that an input makes the network compute."""
         declared = {block.name for block in self.blocks}
@@ -156,6 +167,26 @@ class StyleGAN2(Generator):
         value = x if kind == "features" else y
         assert value is not None
         return value.contiguous().expand(len(next(iter(latents.values()))), -1, -1, -1)
+
+
+class _Truncated(Generator):
+    """A StyleGAN2 of the architecture "skip" up to one side."""
+
+    def __init__(self, whole: StyleGAN2, side: int) -> None:
+        super().__init__()
+        self.whole, self.side = whole, side
+        self.blocks, self.image_shape, self.ladder = whole.blocks, whole.image_shape, whole.ladder
+
+    def synthesize(self, latents: Latents) -> Float[Tensor, "N C H W"]:
+        y = next(y for side, _, y in self.whole._states(latents) if side == self.side)
+        if y is None:
+            raise ValueError(
+                f"StyleGAN2 truncated: expected an input that makes an image of {self.side} pixels a side, got {sorted(latents)}"
+            )
+        return ((self.whole.synthesis.enlarged(y, self.side) + 1) / 2).contiguous()
+
+    def lift(self, latents: Latents, name: str) -> Float[Tensor, "N *event"]:
+        return self.whole.lift(latents, name)
 
 
 def load(

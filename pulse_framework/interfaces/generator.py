@@ -60,3 +60,16 @@ class Generator(nn.Module, ABC):
         if name in latents:
             return latents[name]
         raise ValueError(f"{type(self).__name__}: expected a block that can be lifted from {sorted(latents)}, got {name!r}")
+
+    def truncated(self, levels: int) -> "Generator":
+        """The generator without its finest levels: cheaper, of the same blocks, images as large.
+
+        Args:
+            levels: How many are left out, at least 1.
+
+        Raises:
+            ValueError: It cannot do without so many, or without any.
+        """
+        raise ValueError(
+            f"{type(self).__name__}: expected a generator that adds up images of several sides, got none; search all of it"
+        )

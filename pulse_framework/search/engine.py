@@ -87,7 +87,9 @@ class Engine:
                 term.check(self.starts.measurement_shape)
         self._widths = Widths(self.starts, self.slots, lane)
         self.watch = watch
-        self.compile, self._network = compile, cache(partial(synthesis, generator, compile))
+        self.compile = compile
+        self._network = cache(lambda searched, device: synthesis(searched, compile, device))
+        self._searched = [generator.truncated(phase.coarse) if phase.coarse else generator for phase in self.phases]
         self.flights = Flights(len(self.phases))
         self._finished = self._evaluations = self._rounds = 0
         self._idle: Callable[[Search], bool] = _never
@@ -212,8 +214,9 @@ class Engine:
         phase = self.phases[index]
         rates = [phase.optimiser.rate * phase.schedule(step / phase.stop.steps) for step in range(phase.stop.steps)]
         table = phase.optimiser.table(torch.tensor(rates, dtype=torch.float64)).to(like.dtype).to(like.device)
-        network = self._network(like.device)
-        return RowStepper(self.generator, self.degradation, phase, self.starts.priors[index], table, network, self.watch)
+        searched = self._searched[index]
+        network, whole = self._network(searched, like.device), None if searched is self.generator else self.generator
+        return RowStepper(searched, self.degradation, phase, self.starts.priors[index], table, network, self.watch, whole)
 
     def _aim_again(self, index: int, rows: Rows, held: list[Job]) -> None:
         """Where the noise depends on the image, the target of a search follows its best iterate."""

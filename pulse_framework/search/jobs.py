@@ -117,7 +117,7 @@ class Starts:
             )
         if not result.feasible:  # what has met its target is held to that
             job = replace(job, residual=None)
-        return self._aim(index, job, result.image)
+        return self._aim(index, job, None if self.phases[index - 1].coarse else result.image)
 
     def aim_again(self, index: int, job: Job, image: Tensor) -> None:
         """Set the target anew, by the noise at an image that the search has come to."""

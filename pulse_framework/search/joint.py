@@ -61,6 +61,10 @@ class Joint(Generator):
         """As G does; unknown parameters stay what they are."""
         return latents[name] if name in latents else self.generator.lift(self._own(latents), name)
 
+    def truncated(self, levels: int) -> Generator:
+        """As G is, with the same unknown parameters."""
+        return Joint(self.generator.truncated(levels), self.degradation)
+
     def _own(self, latents: Latents) -> dict[str, Tensor]:
         unknown = {block.name for block in self.degradation.blocks}
         return {name: value for name, value in latents.items() if name not in unknown}

@@ -113,6 +113,8 @@ class Phase:
             or several, ``noise_[5-9]|noise_10``.
         held: Blocks of the input that do not move, each lifted from the phase before: such as ``rgb_8``, the image made on the
             way to the ``features_8`` that move.
+        coarse: How many of the finest levels of the generator are left out, see ``Generator.truncated``; 0: none. The measurement
+            is then corrected, see ``RowStepper.corrected``, and the phase's answer is but a start for the next.
         climb: Whether a phase that names no block climbs the ladder; else it moves the first block that a gradient reaches.
     """
 
@@ -124,6 +126,7 @@ class Phase:
     blocks: Sequence[str] | None = None
     beside: Mapping[str, LatentPrior] | None = None
     held: Sequence[str] = ()
+    coarse: int = 0
     climb: bool = True
 
     def on(self, generator: Generator) -> tuple["Phase", ...]:
@@ -136,8 +139,10 @@ class Phase:
 
         Raises:
             ValueError: A block is unknown, cannot be searched, or has no prior; there is none to move; one that is held fills the
-                place of one that moves; a term refuses them.
+                place of one that moves; a term refuses them; the generator cannot be truncated so far.
         """
+        if self.coarse != 0:
+            generator.truncated(self.coarse)
         rungs = [rung._widened(generator) for rung in self._rungs(generator)]
         for rung in rungs:
             space(generator.blocks, [*rung.priors(generator), *self.held])

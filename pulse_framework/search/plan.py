@@ -90,6 +90,8 @@ class Plan:
         for name in ("samples", "restarts"):
             if getattr(self, name) < 1:
                 raise ValueError(f"search {name}: expected at least 1, got {getattr(self, name)}")
+        if self.phases and self.phases[-1].coarse:
+            raise ValueError("search phases: expected the last one at full size, got coarse; set its coarse to 0")
         if self.until_success and self.phases and not self.phases[-1].stop.has_target:
             raise ValueError(
                 "search until_success: expected a target to meet, got none; set target_db, target_mse or target_noise"

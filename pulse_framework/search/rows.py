@@ -47,6 +47,7 @@ class RowStepper:
         table: Coefficients of the optimiser for every step, on the device, in the dtype of the latents.
         network: What makes the images: G, or G compiled.
         watch: Whether the rows also record what ``watched_names`` says; nothing of it enters a result.
+        whole: What G is a truncation of, if it is one.
     """
 
     generator: Generator
@@ -56,6 +57,7 @@ class RowStepper:
     table: Tensor
     network: Callable[[Latents], Tensor]
     watch: bool = False
+    whole: Generator | None = None
 
     def start(self, latents: Latents, measurement: Tensor, threshold: Tensor, noise: Tensor, keys: Tensor) -> Rows:
         """Rows of searches that begin at the given full input.
@@ -241,6 +243,19 @@ class RowStepper:
     def _measured(self, latents: Latents) -> Tensor:
         """A(G(z)), in full precision."""
         return self.degradation.at(self.generator(latents), latents)
+
+    def corrected(self, measurement: Tensor, latents: Latents) -> Tensor:
+        """The measurement of a search that begins at these latents, without what a truncated G lacks of it there.
+
+        .. math:: y' = y + A(G_c(z)) - A(G(z)),
+
+        so that the residual where the phase begins is that of the whole generator: the correction of a multigrid method's full
+        approximation scheme (Brandt, Mathematics of Computation 31, 1977).
+        """
+        if self.whole is None:
+            return measurement
+        with torch.no_grad(), torch.autocast(measurement.device.type, enabled=False):
+            return measurement + self._measured(latents) - self.degradation.at(self.whole(latents), latents)
 
 
 def watched_names(phase: Phase) -> tuple[str, ...]:

@@ -110,4 +110,6 @@ def first_row(stepper: RowStepper, job: Job) -> Rows:
         return row
     y, search = job.search.measurement[None], job.search
     keys = noise_key(search.seed, search.key, search.restart, job.phase)[None]
-    return stepper.start(job.latents, y, y.new_full((1,), job.threshold), y.new_full((1,), job.noise or 0.0), keys)
+    return stepper.start(
+        job.latents, stepper.corrected(y, job.latents), y.new_full((1,), job.threshold), y.new_full((1,), job.noise or 0.0), keys
+    )

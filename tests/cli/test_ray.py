@@ -34,7 +34,7 @@ def below(parent):
 def test_a_worker_that_is_killed_is_done_without(pulse, make_inputs, linear, tmp_path):
     make_inputs(tmp_path / "inputs", COUNT)
     (tmp_path / "inputs" / "bad.png").write_bytes((tmp_path / "inputs" / "in00.png").read_bytes()[:-30])
-    command = [*map(str, ("upsample", tmp_path / "inputs", *linear)), "search.steps=60", "--device", "cpu", "--quiet"]
+    command = [*map(str, ("upsample", tmp_path / "inputs", *linear)), "search.steps=600", "--device", "cpu", "--quiet"]
     ray = ["--engine", "ray", "engine.workers=2", "engine.part=2"]
     program = [sys.executable, "-m", "pulse_framework", *command, "-o", str(tmp_path / "shared"), *ray]
     killed = []
@@ -45,7 +45,7 @@ def test_a_worker_that_is_killed_is_done_without(pulse, make_inputs, linear, tmp
         while not killed and run.poll() is None and time.monotonic() < until:
             time.sleep(0.005)
             at_work = [process for process, title in below(run.pid).items() if title == "ray::_search"]
-            if len(at_work) == 2:
+            if at_work:
                 os.kill(at_work[0], signal.SIGKILL)
                 killed.append(at_work[0])
         _, told = run.communicate(timeout=200)
