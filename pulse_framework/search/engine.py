@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.search.allotment import Everything, Judge
 from pulse_framework.search.compiled import Compile, synthesis
 from pulse_framework.search.flights import Flights, pause
 from pulse_framework.search.jobs import Job, Starts
@@ -25,9 +26,10 @@ from pulse_framework.search.joint import join
 from pulse_framework.search.parts import part
 from pulse_framework.search.phases import Phase, Search, psnr_db
 from pulse_framework.search.progress import Progress, Snapshot
+from pulse_framework.search.reading import read_result, split
 from pulse_framework.search.reduced import unreduced, without_lost
-from pulse_framework.search.result import REASONS, SearchResult
-from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange, watched_names
+from pulse_framework.search.result import REASONS, SearchResult, StopReason
+from pulse_framework.search.rows import NoRoomError, Rows, RowStepper, arrange
 from pulse_framework.search.starting import NearestDraw, Start
 from pulse_framework.search.widths import Widths, first_row
 
@@ -92,17 +94,17 @@ class Engine:
         self._searched = [generator.truncated(phase.coarse) if phase.coarse else generator for phase in self.phases]
         self.flights = Flights(len(self.phases))
         self._finished = self._evaluations = self._rounds = 0
-        self._idle: Callable[[Search], bool] = _never
+        self._judge: Judge = Everything()
 
-    def run(self, searches: Iterable[Search], idle: Callable[[Search], bool] | None = None) -> Iterator[SearchResult]:
+    def run(self, searches: Iterable[Search], judge: Judge | None = None) -> Iterator[SearchResult]:
         """Search for every measurement, yielding each answer as it is found; device and dtype are the measurements'.
 
         What ends not finite under autocast is searched for once more at the end, without it.
 
         Args:
             searches: The queue; it is read only as slots become free.
-            idle: Tells a search whose answer is not wanted any more. It is asked before one begins and at every look; one
-                that is idle leaves its slot without an answer. The others come out the same, bit for bit.
+            judge: Asked before a search begins and at every look. One whose answer is not wanted any more leaves its slot without
+                one; one that waits leaves its slot until it may go on, or ends as halved. All come out the same, bit for bit.
 
         Raises:
             ValueError: A measurement has another shape than A gives.
@@ -111,7 +113,7 @@ class Engine:
         if torch.is_inference_mode_enabled():
             raise RuntimeError("search: expected a context where gradients exist, got inference mode; use inference_mode=False")
         self._finished = self._evaluations = 0
-        self._idle = idle or _never
+        self._judge = judge or Everything()
         self.flights.clear()
         lost: list[Search] = []
         yield from self._run(searches, lost)
@@ -125,13 +127,15 @@ class Engine:
         """All phases, one after the other; what reduced precision has lost is appended to ``lost``."""
         jobs: Iterator[Job] = (self._begin(search) for search in searches if not self._skips(search))
         for index in range(1, len(self.phases)):
-            jobs = itertools.starmap(partial(self._next, index), without_lost(self._run_phase(index - 1, jobs), lost))
-        for _, result in without_lost(self._run_phase(len(self.phases) - 1, jobs), lost):
+            jobs = itertools.starmap(
+                partial(self._next, index), without_lost(self._run_phase(index - 1, jobs), lost, self._judge.lost)
+            )
+        for _, result in without_lost(self._run_phase(len(self.phases) - 1, jobs), lost, self._judge.lost):
             self._finished += 1
             yield result
 
     def _skips(self, search: Search) -> bool:
-        idle = self._idle(search)
+        idle = not self._judge.wanted(search)
         self._finished += idle
         if idle:
             self.flights.drop(search)
@@ -155,6 +159,7 @@ class Engine:
         poll = 1 if moving else self.poll_every or (1 if first.search.measurement.device.type == "cpu" else 10)
         jobs, room = itertools.chain([first], jobs), self.slots
         held: list[Job] = []
+        resting: list[Job] = []
         rows: Rows = {}
         kept: list[int] | None = None
         while True:
@@ -164,12 +169,12 @@ class Engine:
                     width = self._widths.choose(stepper, index, len(held) + len(fresh)) if held or fresh else 0
                 if not width:
                     return
+                kept = list(range(len(held))) if kept is None else kept
                 if rest := [*held, *fresh][width:]:
                     room, jobs = width, itertools.chain(rest, jobs)
-                    places = kept if kept is not None else list(range(len(held)))
-                    pause(rows, zip(held[width:], places[width:], strict=True))
-                    kept, held, fresh = places[:width], held[:width], fresh[: max(0, width - len(held))]
-                rows = arrange(rows, kept or [], [first_row(stepper, job) for job in fresh], width)
+                    pause(rows, zip(held[width:], kept[width:], strict=True))
+                    kept, held, fresh = kept[:width], held[:width], fresh[: max(0, width - len(held))]
+                rows = arrange(rows, kept, [first_row(stepper, job) for job in fresh], width)
                 held += fresh
             begun = time.perf_counter()
             if not self._advance(stepper, rows, poll):
@@ -187,12 +192,40 @@ class Engine:
             done = [(job, row) for row, job in enumerate(held) if over[row]]
             gone = {row for row, job in enumerate(held) if not over[row] and self._skips(job.search)}
             self._evaluations += sum(int(rows["steps"][row]) for row in gone)
-            left = [row for row in range(len(held)) if not over[row] and row not in gone]
+            waiting = self._come(index, rows, held, gone)
+            pause(rows, ((held[row], row) for row in waiting))
+            resting += [held[row] for row in waiting]
+            left = [row for row in range(len(held)) if not over[row] and row not in gone and row not in waiting]
             kept = left if len(left) < len(held) else None
             held = [held[row] for row in left]
             self.flights.keep(rows, done)
             for job, row in done:
                 yield job, self._result(rows, row, job)
+            resting, ready, halved = self._woken(resting)
+            jobs = itertools.chain(ready, jobs)
+            yield from halved
+
+    def _come(self, index: int, rows: Rows, held: list[Job], gone: set[int]) -> list[int]:
+        """Tell how far every search of the last phase has gone on from; rows of those that wait for others, or end here."""
+        if not self._judge.compares or index < len(self.phases) - 1:
+            return []
+        steps, over = rows["steps"].tolist(), rows["reason"].tolist()
+        asked = [row for row in range(len(held)) if row not in gone]
+        for row in asked:
+            self._judge.come(held[row].search, steps[row] - bool(over[row]), rows["trace"][row])
+        on = [self._judge.wanted(job.search) and not self._judge.waits(job.search) for job in held]
+        return [row for row in asked if not over[row] and not on[row]]
+
+    def _woken(self, resting: list[Job]) -> tuple[list[Job], list[Job], list[tuple[Job, SearchResult]]]:
+        """Of searches that waited: those that still do, those that go on, and those that end here, with their results."""
+        resting, ready = split(resting, lambda job: self._judge.waits(job.search))
+        ready, halved = split(ready, lambda job: self._judge.wanted(job.search))
+        results = []
+        for job in halved:
+            assert job.row is not None
+            job.row["reason"] = torch.full_like(job.row["reason"], REASONS.index(StopReason.HALVED))
+            results.append((job, self._result(job.row, 0, job)))
+        return resting, ready, results
 
     def _advance(self, stepper: RowStepper, rows: Rows, steps: int) -> bool:
         """Take some steps; or, where memory does not suffice for one, allow half as many rows from now on and say so."""
@@ -240,44 +273,5 @@ class Engine:
 
     def _result(self, rows: Rows, row: int, job: Job) -> SearchResult:
         """Read one answer out; everything in it is of the same iterate."""
-        steps = int(rows["steps"][row])
-        self._evaluations += steps
-        traces = [*job.traces, rows["trace"][row, :steps].cpu()]
-        names = watched_names(self.phases[job.phase]) if self.watch else ()
-        watched = [*job.watched, {name: rows["watched"][row, :steps, i].cpu() for i, name in enumerate(names)}]
-        reason = REASONS[int(rows["reason"][row])]
-        assert reason is not None
-        prefix = "best/latent/"
-        latents = {key.removeprefix(prefix): value[row].clone() for key, value in rows.items() if key.startswith(prefix)}
-        found = self.degradation.unknowns({name: value[None] for name, value in latents.items()})
-        return SearchResult(
-            key=job.search.key,
-            restart=job.search.restart,
-            seed=job.search.seed,
-            index=job.search.index,
-            latents=latents,
-            image=rows["best/image"][row].clone(),
-            objective=float(rows["best/objective"][row]),
-            mse=float(rows["best/mse"][row]),
-            feasible=bool(rows["best/feasible"][row]),
-            target_mse=None if job.threshold < 0 else job.threshold,
-            step=int(rows["best/step"][row]),
-            steps=job.steps + steps,
-            reason=reason,
-            seconds=job.seconds,
-            trace=torch.cat(traces),
-            parameters={name: value[0].tolist() for name, value in found.items()},
-            watched=_joined(watched, [len(trace) for trace in traces]),
-        )
-
-
-def _never(search: Search) -> bool:
-    del search
-    return False
-
-
-def _joined(phases: list[dict[str, Tensor]], lengths: list[int]) -> dict[str, Tensor]:
-    """What was watched, phase after phase; NaN in those that lack it."""
-    names = dict.fromkeys(name for phase in phases for name in phase)
-    gaps = [torch.full((length,), torch.nan) for length in lengths]
-    return {name: torch.cat([phase.get(name, gap) for phase, gap in zip(phases, gaps, strict=True)]) for name in names}
+        self._evaluations += int(rows["steps"][row])
+        return read_result(rows, row, job, self.phases[job.phase], self.degradation)

@@ -1,11 +1,12 @@
 """From images to answers: samples and restarts of every image, and the best of them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 from pulse_framework.interfaces import Degradation, Generator
+from pulse_framework.search.allotment import Allotment, rungs
 from pulse_framework.search.compiled import Compile, compiler_fault
 from pulse_framework.search.engine import Engine
 from pulse_framework.search.joint import join
@@ -24,30 +25,6 @@ class Answer:
     key: str
     index: int
     samples: tuple[SearchResult, ...]
-
-
-@dataclass
-class _Sample:
-    """The restarts of one sample that are over: those up to ``last`` count."""
-
-    last: int
-    found: dict[int, SearchResult] = field(default_factory=dict)
-    seconds: float = 0.0
-
-    def add(self, restart: int, result: SearchResult, *, ends: bool) -> None:
-        """Take an answer; one that ends the restarts leaves later ones out."""
-        self.seconds += result.seconds
-        self.last = min(self.last, restart) if ends else self.last
-        self.found = {number: other for number, other in (self.found | {restart: result}).items() if number <= self.last}
-
-    @property
-    def complete(self) -> bool:
-        """Whether no restart that counts is open."""
-        return len(self.found) == self.last + 1
-
-    def best(self) -> SearchResult:
-        """The answer, with the seconds of all restarts that came to an end."""
-        return replace(min(self.found.values(), key=_rank), seconds=self.seconds)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,7 +48,8 @@ class Plan:
         told: What the user should know of how the plan was made, one line; nothing depends on it.
 
     Raises:
-        ValueError: A number is below 1, or ``until_success`` has no target to meet.
+        ValueError: A number is below 1, ``until_success`` has no target to meet, the last phase is not at full size, or
+            ``halving`` has nothing to halve.
     """
 
     phases: Sequence[Phase]
@@ -79,6 +57,7 @@ class Plan:
     samples: int = 1
     restarts: int = 1
     until_success: bool = False
+    halving: bool = False
     start: Start = field(default_factory=NearestDraw)
     slots: int = 16
     lane: int | None = None
@@ -95,6 +74,21 @@ class Plan:
         if self.until_success and self.phases and not self.phases[-1].stop.has_target:
             raise ValueError(
                 "search until_success: expected a target to meet, got none; set target_db, target_mse or target_noise"
+            )
+        if self.halving:
+            self._check_halving()
+
+    def _check_halving(self) -> None:
+        stop = self.phases[-1].stop
+        if self.restarts < 2 or self.until_success:
+            raise ValueError(
+                f"search halving: expected at least 2 restarts, and until_success=false, got {self.restarts} and"
+                f" {str(self.until_success).lower()}; set restarts, or leave one of the two out"
+            )
+        if stop.keep != "best" or (stop.has_target and not stop.at_target):
+            raise ValueError(
+                "search halving: expected searches that end at their best, with keep=best and at_target=true, got"
+                f" keep={stop.keep} and at_target={str(stop.at_target).lower()}; leave halving out"
             )
 
     def check(self, generator: Generator, degradations: Iterable[Degradation] = ()) -> None:
@@ -138,27 +132,16 @@ class Plan:
             engine: Made by ``engine``.
             measurements: Key and y, of shape (c, h, w), of each image.
         """
-        each = self.samples * self.restarts
-        queue = enumerate(measurements)
-        searches = (Search(key, y, restart, self.seed, index) for index, (key, y) in queue for restart in range(each))
-        waiting: dict[int, list[_Sample]] = {}
-        answered: set[int] = set()
-
-        def idle(search: Search) -> bool:
-            number, restart = divmod(search.restart, self.restarts)
-            samples = waiting.get(search.index)
-            return search.index in answered or (samples is not None and restart > samples[number].last)
-
-        for result in engine.run(searches, idle if self.until_success else None):
-            samples = waiting.setdefault(result.index, [_Sample(self.restarts - 1) for _ in range(self.samples)])
-            number, restart = divmod(result.restart, self.restarts)
-            samples[number].add(restart, result, ends=self.until_success and result.feasible)
-            if all(sample.complete for sample in samples):
-                answered.add(result.index)
+        steps = engine.phases[-1].stop.steps
+        halved = rungs(self.restarts, steps) if self.halving else ()
+        allotment = Allotment(self.samples, self.restarts, halved, ends=self.until_success or self.halving)
+        searches = (
+            Search(key, y, restart, self.seed, index)
+            for index, (key, y) in enumerate(measurements)
+            for restart in range(self.samples * self.restarts)
+        )
+        for result in engine.run(searches, allotment):
+            samples = allotment.add(result)
+            if samples is not None:
                 engine.flights.forget(result.index)
-                best = [sample.best() for sample in waiting.pop(result.index)]
-                yield Answer(result.key, result.index, tuple(sorted(best, key=_rank)))
-
-
-def _rank(result: SearchResult) -> tuple[bool, bool, float, int]:
-    return result.rank
+                yield Answer(result.key, result.index, samples)

@@ -4,7 +4,7 @@ Under autocast a value above 65504 is infinite in float16, and a difference of l
 What was lost to that is no answer. The second try has the same stream, so it is what a run without autocast gives, bit for bit.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import torch
 
@@ -15,12 +15,15 @@ from pulse_framework.search.result import SearchResult, StopReason
 __all__ = ["unreduced", "without_lost"]
 
 
-def without_lost(over: Iterator[tuple[Job, SearchResult]], lost: list[Search]) -> Iterator[tuple[Job, SearchResult]]:
-    """What is over, but for searches that ended not finite under autocast: those are appended to ``lost``."""
+def without_lost(
+    over: Iterator[tuple[Job, SearchResult]], lost: list[Search], tell: Callable[[Search], None]
+) -> Iterator[tuple[Job, SearchResult]]:
+    """What is over, but for searches that ended not finite under autocast: those are appended to ``lost`` and told."""
     for job, result in over:
         reduced = torch.is_autocast_enabled(job.search.measurement.device.type)
         if reduced and result.reason is StopReason.NON_FINITE:
             lost.append(job.search)
+            tell(job.search)
         else:
             yield job, result
 

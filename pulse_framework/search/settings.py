@@ -36,6 +36,7 @@ class Settings(StopSettings, total=False):
     samples: int
     restarts: int
     until_success: bool
+    halving: bool
     start: Start
     slots: int
     lane: int | None

@@ -1,12 +1,13 @@
 """Engines, and an optimiser, that break one law each."""
 
 import itertools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
 
 from torch import Tensor
 
 from pulse_framework.search import SGD, Engine, Search, SearchResult, Status
+from pulse_framework.search.allotment import Judge
 from pulse_framework.search.jobs import Job
 from pulse_framework.search.rows import Rows
 
@@ -67,9 +68,9 @@ class ZeroIsNoSeed(Engine):
 class SilentFailure(Engine):
     """Says nothing of a search that failed."""
 
-    def run(self, searches: Iterable[Search], idle: Callable[[Search], bool] | None = None) -> Iterator[SearchResult]:
+    def run(self, searches: Iterable[Search], judge: Judge | None = None) -> Iterator[SearchResult]:
         """The others."""
-        return (result for result in super().run(searches, idle) if result.status is not Status.FAILED)
+        return (result for result in super().run(searches, judge) if result.status is not Status.FAILED)
 
 
 @dataclass(frozen=True, kw_only=True)
