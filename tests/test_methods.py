@@ -52,3 +52,11 @@ def test_methods_are_what_was_published(experiment):
     weights = {name: term.weight for name, term in plan.phases[-1].objective.terms.items()}
     assert (blocks, taken, weights) == PUBLISHED[experiment]
     assert not any(phase.stop.has_target for phase in plan.phases)
+
+
+@pytest.mark.weights
+def test_pti_ends_at_a_feature_distance_and_rusir_hides_pixels_under_noise():
+    first, second = build(load(["experiment=pti"]).search).phases
+    assert (first.stop.enough, dict(second.stop.enough)) == (None, {"features": 0.06})
+    for phase in build(load(["experiment=rusir"]).search).phases:
+        assert (phase.objective.terms["features"].hidden, phase.stop.keep) == ("noise", "last")

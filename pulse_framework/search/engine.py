@@ -249,7 +249,9 @@ class Engine:
         table = phase.optimiser.table(torch.tensor(rates, dtype=torch.float64)).to(like.dtype).to(like.device)
         searched = self._searched[index]
         network, whole = self._network(searched, like.device), None if searched is self.generator else self.generator
-        return RowStepper(searched, self.degradation, phase, self.starts.priors[index], table, network, self.watch, whole)
+        mask = self.degradation.mask(self.generator.image_shape)
+        mask = None if mask is None else mask.to(like)
+        return RowStepper(searched, self.degradation, phase, self.starts.priors[index], table, network, self.watch, whole, mask)
 
     def _aim_again(self, index: int, rows: Rows, held: list[Job]) -> None:
         """Where the noise depends on the image, the target of a search follows its best iterate."""

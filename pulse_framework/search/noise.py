@@ -35,7 +35,7 @@ def philox(counters: Int[Tensor, "*n 4"], keys: Int[Tensor, "*n 2"]) -> Int[Tens
 
 
 def normals(
-    keys: Int[Tensor, "N 2"], steps: Int[Tensor, " N"], size: int, like: Tensor
+    keys: Int[Tensor, "N 2"], steps: Int[Tensor, " N"], size: int, like: Tensor, use: int = 0
 ) -> tuple[Float[Tensor, "N {size}"], Float[Tensor, " N"]]:
     """Independent standard normal numbers of every row for its step, and one of the exponential distribution.
 
@@ -44,6 +44,7 @@ def normals(
         steps: Where each row is.
         size: How many normal numbers.
         like: Gives the dtype; the device is that of the keys.
+        use: Numbers for another use are others.
 
     Returns:
         By Box and Muller's transformation of uniform numbers in (0, 1).
@@ -51,7 +52,7 @@ def normals(
     blocks = -(-size // 4) + 1  # the last is that of the exponential number
     counters = keys.new_zeros(len(keys), blocks, 4)
     counters[..., 0] = torch.arange(blocks, device=keys.device)
-    counters[..., 1] = steps[:, None]
+    counters[..., 1], counters[..., 2] = steps[:, None], use
     words = philox(counters, keys[:, None].expand(-1, blocks, -1)).flatten(1)
     precise = torch.float32 if keys.device.type == "mps" else torch.float64
     low = 8 if precise == torch.float32 else 0

@@ -33,6 +33,9 @@ class Evaluation:
         unknowns: The operator's unknown parameters in natural units, by name, with their gradient.
         noise: Variance of the noise in each measurement, shape (N,), as the operator's ``measure`` leaves it where the search
             began; None where nobody knows, 0 where no term asked.
+        observed: Which pixels of a measurement were observed, 1, or not, 0, shape (1, h, w); None: all of them.
+        keys: Of each item's random numbers, shape (N, 2), see ``noise.normals``; None where there are none.
+        numbers: Of the iterate of each item, shape (N,).
     """
 
     latents: Latents
@@ -44,6 +47,9 @@ class Evaluation:
     lift: Callable[[str], Tensor] = _no_lift
     unknowns: Mapping[str, Tensor] = field(default_factory=dict)
     noise: Tensor | None = None
+    observed: Tensor | None = None
+    keys: Tensor | None = None
+    numbers: Tensor | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,14 +9,17 @@ projector; up to six of them above 16 pixels, and c = 0.1, are RUSIR's (Poirier-
 section 3).
 """
 
+import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 from torch.nn import functional
 
+from pulse_framework.search.noise import normals
 from pulse_framework.search.objective import Evaluation, Term
 
 __all__ = ["FeatureConsistency"]
@@ -26,14 +29,15 @@ __all__ = ["FeatureConsistency"]
 class FeatureConsistency(Term):
     """A distance of A(x) and y in the features of a network.
 
-    Pixels that were not observed count as they are in A(x) and y: 0 in both, if y is what the mask's own ``measure`` gives.
-
     Attributes:
         distance: Of two batches of images in [0, 1], (N, C, h, w), one number for each pair: such as ``FeatureDistance``.
         side: Images with a longer side are reduced to it first, by means over areas; None never does. Smaller ones stay.
         levels: How many scales count, at most.
         least: Scales count whose shorter side is above so many pixels.
         coarse: Weight of the mean absolute difference at the scale behind the last one.
+        hidden: What stands where nothing was observed: what is there in A(x) and y (0 in both, if y is what the mask's own
+            ``measure`` gives), or ``noise``, the same in both, anew at every step and scale: normal, of mean 1/4 and standard
+            deviation 1/2, as in RUSIR's program.
 
     Raises:
         ValueError: A number is out of range.
@@ -44,6 +48,7 @@ class FeatureConsistency(Term):
     levels: int = 1
     least: int = 0
     coarse: float = 0.0
+    hidden: Literal["as_is", "noise"] = "as_is"
 
     def __post_init__(self) -> None:
         for name, value, low in (
@@ -55,6 +60,8 @@ class FeatureConsistency(Term):
                 raise ValueError(f"FeatureConsistency {name}: expected at least {low}, got {value}")
         if not self.coarse >= 0:
             raise ValueError(f"FeatureConsistency coarse: expected a weight of at least 0, got {self.coarse}")
+        if self.hidden not in ("as_is", "noise"):
+            raise ValueError(f"FeatureConsistency hidden: expected as_is or noise, got {self.hidden!r}")
 
     def check(self, measurement: tuple[int, ...]) -> None:
         """Refuse measurements that are no images, or that the network cannot take, by trying it on one.
@@ -76,25 +83,35 @@ class FeatureConsistency(Term):
             ) from error
 
     def __call__(self, at: Evaluation) -> Float[Tensor, " N"]:
-        """In the units of the distance."""
-        return self._value(at.degraded, at.measurement)
+        """In the units of the distance.
 
-    def _value(self, x: Tensor, y: Tensor) -> Tensor:
+        Raises:
+            ValueError: Hidden pixels are to be noise, and nobody says which.
+        """
+        if self.hidden == "as_is" or at.observed is None:
+            return self._value(at.degraded, at.measurement)
+        if at.keys is None or at.numbers is None:
+            raise ValueError("FeatureConsistency hidden: expected an iterate with keys and numbers, got none; leave it as_is")
+        return self._value(at.degraded, at.measurement, _Noise(self._reduced(at.observed[None]), at.keys, at.numbers))
+
+    def _value(self, x: Tensor, y: Tensor, noise: "_Noise | None" = None) -> Tensor:
         if isinstance(self.distance, nn.Module):
             self.distance.to(x)
         x, y = (self._reduced(image) for image in (x, y))
         parts = [x.new_zeros(len(x))]
-        for _ in range(self.levels):
+        for level in range(self.levels):
             if min(x.shape[2:]) <= self.least:
                 break
-            parts.append(self.distance(x, y))
+            parts.append(self.distance(*((x, y) if noise is None else noise.over(level, x, y))))
             if parts[-1].shape != parts[0].shape:
                 got = tuple(parts[-1].shape)
                 raise ValueError(f"FeatureConsistency distance: expected one number for each pair, got shape {got}; use another")
             if self.levels > 1 or self.coarse:
                 x, y = (functional.avg_pool2d(image, 2) for image in (x, y))
+                noise = None if noise is None else replace(noise, seen=functional.avg_pool2d(noise.seen, 2))
         if self.coarse:
-            parts.append(self.coarse * (x - y).abs().flatten(1).mean(1))
+            apart = (x - y).abs() if noise is None else (x - y).abs() * noise.seen
+            parts.append(self.coarse * apart.flatten(1).mean(1))
         return torch.stack(parts).sum(0)
 
     def _reduced(self, image: Tensor) -> Tensor:
@@ -103,3 +120,24 @@ class FeatureConsistency(Term):
             return image
         height, width = (max(1, round(side * self.side / longest)) for side in image.shape[2:])
         return functional.adaptive_avg_pool2d(image, (height, width))
+
+
+@dataclass(frozen=True)
+class _Noise:
+    """What stands where nothing was observed.
+
+    Attributes:
+        seen: Share of each pixel that was observed, shape (1, 1, h, w).
+        keys: Of the random numbers of each item, shape (N, 2).
+        numbers: Of their iterates, shape (N,).
+    """
+
+    seen: Tensor
+    keys: Tensor
+    numbers: Tensor
+
+    def over(self, level: int, x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
+        """Two images with the same noise in their hidden parts."""
+        drawn, _ = normals(self.keys, self.numbers, math.prod(x.shape[1:]), x, use=level + 1)
+        fill = (drawn.unflatten(1, x.shape[1:]) + 0.5) / 2 * (1 - self.seen)
+        return x * self.seen + fill, y * self.seen + fill

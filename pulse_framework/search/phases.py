@@ -49,6 +49,7 @@ class StopRule:
         patience: Stop after so many steps in a row without an improvement of the objective by more than the fraction
             ``tolerance``; None never does.
         tolerance: See ``patience``.
+        enough: Stop where each of these terms of the objective, weighted, is at most its number: name to number.
         keep: Which iterate is the answer: the ``best``, or the ``last`` that was finite and that the optimiser did not take back:
             a sample of ``Langevin``, or what a published method ends with.
 
@@ -63,6 +64,7 @@ class StopRule:
     at_target: bool = True
     patience: int | None = None
     tolerance: float = 1e-3
+    enough: Mapping[str, float] | None = None
     keep: Literal["best", "last"] = "best"
 
     def __post_init__(self) -> None:
@@ -146,7 +148,11 @@ class Phase:
         rungs = [rung._widened(generator) for rung in self._rungs(generator)]
         for rung in rungs:
             space(generator.blocks, [*rung.priors(generator), *self.held])
-        return tuple(rung._knowing(generator, tuple(rung.priors(generator))) for rung in rungs)
+        known = tuple(rung._knowing(generator, tuple(rung.priors(generator))) for rung in rungs)
+        for rung in known:
+            if unknown := sorted(set(rung.stop.enough or ()) - set(rung.objective.terms)):
+                raise ValueError(f"phase stop enough: expected terms among {sorted(rung.objective.terms)}, got {unknown}")
+        return known
 
     def _knowing(self, generator: Generator, moved: tuple[str, ...]) -> "Phase":
         """The phase whose terms and optimiser know what they need of the generator."""

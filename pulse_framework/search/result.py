@@ -27,6 +27,7 @@ class StopReason(Enum):
     BUDGET = "The budget of steps was spent."
     STALLED = "The objective stopped improving."
     NON_FINITE = "A value or gradient that is not finite was met."
+    ENOUGH = "Terms of the objective came down to what is enough."
     HALVED = "Other starts of its image had come closer."
 
 

@@ -5,7 +5,7 @@ read, moved and dropped without knowing what they hold. Nothing is ever reduced 
 which exists to call backward once.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -24,8 +24,8 @@ __all__ = ["NoRoomError", "RowStepper", "Rows", "arrange", "watched_names"]
 
 Rows = dict[str, Tensor]
 
-_TARGET, _BUDGET, _STALLED, _NON_FINITE = (
-    REASONS.index(reason) for reason in (StopReason.TARGET, StopReason.BUDGET, StopReason.STALLED, StopReason.NON_FINITE)
+_TARGET, _BUDGET, _STALLED, _NON_FINITE, _ENOUGH = (
+    REASONS.index(StopReason[name]) for name in ("TARGET", "BUDGET", "STALLED", "NON_FINITE", "ENOUGH")
 )
 _FLOAT16_SCALE = 2.0**16  # objectives are scaled so that float16 gradients do not vanish; each row halves its own on overflow
 _LEAST_SCALE = 2.0**-24  # a gradient that is not finite at this scale has not overflowed: it is none
@@ -48,6 +48,7 @@ class RowStepper:
         network: What makes the images: G, or G compiled.
         watch: Whether the rows also record what ``watched_names`` says; nothing of it enters a result.
         whole: What G is a truncation of, if it is one.
+        observed: The operator's mask, on the device, if it has one.
     """
 
     generator: Generator
@@ -58,6 +59,7 @@ class RowStepper:
     network: Callable[[Latents], Tensor]
     watch: bool = False
     whole: Generator | None = None
+    observed: Tensor | None = None
 
     def start(self, latents: Latents, measurement: Tensor, threshold: Tensor, noise: Tensor, keys: Tensor) -> Rows:
         """Rows of searches that begin at the given full input.
@@ -112,7 +114,7 @@ class RowStepper:
             latents[name].requires_grad_()
         try:
             with torch.enable_grad():
-                at = self._evaluate(latents, rows["measurement"], rows["noise"])
+                at = self._evaluate(latents, rows)
                 with part("objective"):
                     parts = self.phase.objective.parts(at)
                     objective = total(parts)
@@ -130,7 +132,7 @@ class RowStepper:
         with torch.no_grad():
             objective, live, number = objective.detach(), rows["reason"] == 0, rows["steps"]
             with part("best so far"):
-                finite, feasible = self._judge(rows, at, objective)
+                finite, feasible = self._judge(rows, at, objective, parts)
             with part("optimiser"):
                 sound = self._move(rows, latents, finite, gradients, objective, float16=float16)
             with part("best so far"):
@@ -143,8 +145,9 @@ class RowStepper:
     def _names(self, rows: Rows) -> list[str]:
         return [key.removeprefix("latent/") for key in rows if key.startswith("latent/")]
 
-    def _evaluate(self, latents: Latents, measurement: Tensor, noise: Tensor) -> Evaluation:
+    def _evaluate(self, latents: Latents, rows: Rows) -> Evaluation:
         """G under the caller's precision; A and everything after it in the precision of the latents."""
+        measurement = rows["measurement"]
         with part("generator"):
             image = self.network(latents).to(measurement.dtype)
         with part("degradation"), torch.autocast(measurement.device.type, enabled=False):
@@ -156,9 +159,10 @@ class RowStepper:
             with torch.autocast(measurement.device.type, enabled=False):
                 return self.generator.lift(latents, name)
 
-        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift, unknowns, noise)
+        known = (self.observed, rows["keys"], rows["steps"])
+        return Evaluation(latents, self.priors, image, degraded, measurement, mse, lift, unknowns, rows["noise"], *known)
 
-    def _judge(self, rows: Rows, at: Evaluation, objective: Tensor) -> tuple[Tensor, Tensor]:
+    def _judge(self, rows: Rows, at: Evaluation, objective: Tensor, parts: Mapping[str, Tensor]) -> tuple[Tensor, Tensor]:
         """Record the iterate, and note which rule, if any, ends the search here; whether it is finite, and feasible."""
         stop = self.phase.stop
         live, mse, number = rows["reason"] == 0, at.mse.detach(), rows["steps"]
@@ -174,6 +178,9 @@ class RowStepper:
         if stop.patience is not None:
             reason = torch.where(rows["stall/age"] >= stop.patience, _STALLED, reason)
         reason = torch.where(rows["steps"] >= stop.steps, _BUDGET, reason)
+        if stop.enough:
+            low = torch.stack([parts[name].detach() <= value for name, value in stop.enough.items()]).all(0)
+            reason = torch.where(low, _ENOUGH, reason)
         reason = torch.where(~finite, _NON_FINITE, reason)
         if stop.at_target:
             reason = torch.where(feasible, _TARGET, reason)
