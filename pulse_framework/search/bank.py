@@ -62,16 +62,20 @@ class LatentBank(Start):
     def _matrix(self, generator: Generator, degradation: Degradation, priors: Mapping[str, LatentPrior], y: Tensor) -> Tensor:
         """Measurements of all rows, shape (draws, m); from disk if they are there."""
         chunk = max(1, CHUNK_PIXELS // (generator.image_shape[1] * generator.image_shape[2]))
-        if not self.cache:
-            return torch.cat(
-                [_measured(generator, degradation, priors, y, first, chunk) for first in range(0, self.draws, chunk)]
-            )[: self.draws]
         probe = _measured(generator, degradation, priors, y, 0, chunk)
+
+        def fill() -> Tensor:
+            matrix = probe.new_empty(self.draws, probe.shape[1])
+            for first in range(0, self.draws, chunk):  # in place: rows kept one by one between activations scatter the heap
+                rows = _measured(generator, degradation, priors, y, first, chunk) if first else probe
+                matrix[first : first + chunk] = rows[: self.draws - first]
+            return matrix
+
+        if not self.cache:
+            return fill()
         path = cache_folder("banks") / f"{self._name(generator, degradation, priors, probe)}.npy"
-        shape = (self.draws, probe.shape[1])
-        if (kept := _read(path, shape, probe)) is None:
-            rest = [_measured(generator, degradation, priors, y, first, chunk) for first in range(chunk, self.draws, chunk)]
-            kept = torch.cat([probe, *rest])[: self.draws]
+        if (kept := _read(path, (self.draws, probe.shape[1]), probe)) is None:
+            kept = fill()
             _write(path, kept.cpu().contiguous())
         return kept.to(y)
 
