@@ -1,10 +1,9 @@
 """README.md of this folder: a section for each script, which rewrites its own and leaves the others alone."""
 
-import platform
 import re
 from pathlib import Path
 
-import torch
+from pulse_framework.cli.tally import machine
 
 __all__ = ["machine", "write_section"]
 
@@ -18,8 +17,3 @@ def write_section(name: str, text: str) -> None:
     sections = dict(zip(parts[1::2], parts[2::2], strict=True)) | {name: f"\n{text.strip()}\n\n"}
     page = f"{parts[0].strip()}\n\n" + "".join(f"<!-- {key} -->\n{sections[key]}" for key in sections)
     PATH.write_text(page.rstrip() + "\n")
-
-
-def machine() -> str:
-    """What the numbers were measured on."""
-    return f"{platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"

@@ -17,6 +17,7 @@ from safetensors.torch import save_file
 
 from generators.linear import LinearGenerator
 from pulse_framework.images import png_bytes
+from pulse_framework.memory import resident
 
 SHARES = (0.01, 0.25, 0.5, 0.75, 0.99)
 
@@ -30,12 +31,6 @@ def make(folder: Path, count: int) -> list[str]:
     for index in range(count):
         (folder / "in" / f"{index:06d}.png").write_bytes(png_bytes(torch.rand(3, 2, 2, generator=rng)))
     return [str(folder / "in"), "--generator", "linear", f"generator.path='{folder / 'linear.safetensors'}'"]
-
-
-def resident(process: int) -> float:
-    """Megabytes that a process has in memory."""
-    lines = Path(f"/proc/{process}/status").read_text().splitlines()
-    return int(next(line.split()[1] for line in lines if line.startswith("VmRSS"))) / 1024
 
 
 def measured(folder: Path, count: int) -> tuple[list[tuple[int, float]], float, float]:
@@ -55,7 +50,9 @@ def measured(folder: Path, count: int) -> tuple[list[tuple[int, float]], float, 
                 done, offset = done + text.count(b"\n"), offset + len(text)
             if done >= left[0]:
                 left.pop(0)
-                sizes.append((done, resident(run.pid)))
+                size = resident(run.pid)
+                assert size is not None, "expected Linux, which says what a process has in memory"
+                sizes.append((done, size))
         assert run.wait() == 0, "the run failed"
     ended = time.perf_counter()
     lines = results.read_bytes()

@@ -2,18 +2,15 @@
 
 Speed: a forward pass and the gradient with respect to w+ of ``generators.stylegan1`` and ``generators.stylegan2``, and of the
 same networks written down plainly (``_reference_stylegan1``, ``_reference_stylegan2``). Rounds of the two alternate, so that
-both meet the same machine. Memory, of StyleGAN2: the largest resident size that both passes add to a process, looked at every
-5 ms, each in a process of its own.
+both meet the same machine. Memory, of StyleGAN2: what both passes add to a process at their largest, each in one of its own.
 """
 
 import argparse
 import statistics
 import subprocess
 import sys
-import threading
 import time
 from collections.abc import Callable
-from pathlib import Path
 
 import _reference_stylegan1
 import _reference_stylegan2
@@ -24,6 +21,7 @@ from torch import Tensor
 from generators._stylegan2_architecture import Architecture, random_tensors
 from generators.stylegan1 import StyleGAN1, synthesis_network
 from generators.stylegan2 import StyleGAN2
+from pulse_framework.memory import PeakMemory
 
 Network = Callable[[Tensor], Tensor]
 
@@ -112,24 +110,10 @@ def peak(checkpoint: bool) -> float:
     a = architecture(MEMORY_SIDE)
     generator = StyleGAN2(random_tensors(a), a, noise="none", checkpoint=checkpoint)
     w_plus = torch.randn(MEMORY_BATCH, a.rows, a.w_dim)
-    before, sizes, done = resident(), [0.0], threading.Event()
-
-    def watch() -> None:
-        while not done.wait(0.005):
-            sizes.append(resident())
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    step(lambda w: generator({"w_plus": w}), w_plus)
-    done.set()
-    watcher.join()
-    return max(sizes) - before
-
-
-def resident() -> float:
-    """Gigabytes of this process in memory, on Linux."""
-    (line,) = (line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmRSS"))
-    return int(line.split()[1]) / 2**20
+    with PeakMemory() as found:
+        step(lambda w: generator({"w_plus": w}), w_plus)
+    assert found.added is not None, "expected Linux, which says what a process has in memory"
+    return found.added / 1024
 
 
 def memory() -> str:

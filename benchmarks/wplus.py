@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 from _readme import machine, write_section
-from search import generated, real
 from torch import Tensor
 
 from degradations.downscale import Downscale
 from pulse_framework.cli.compose import build, load
+from pulse_framework.cli.targets import generated, pictures
 from pulse_framework.interfaces import Generator
+from pulse_framework.priors import SpherePrior
 from pulse_framework.search import SearchResult, stream
 from pulse_framework.search.geocross import geocross
 from pulse_framework.search.streams import native_draws
@@ -92,7 +93,8 @@ def main() -> None:
             for chart in ("v", "p_n")
         }
     bands = {chart: (float(values.quantile(0.005)), float(values.quantile(0.995))) for chart, values in own.items()}
-    groups = {"generated": generated(generator, args.count)} | ({"real": real(args.images, args.count)} if args.images else {})
+    groups = {"generated": generated(generator, {"z": SpherePrior()}, args.count, seed=11).images}
+    groups |= {"real": pictures(args.images, generator.image_shape, args.count)[0].images} if args.images else {}
     operator = Downscale(FACTOR)
     parts = []
     for title, faces in groups.items():

@@ -21,6 +21,7 @@ from torch import nn
 from generators.linear import LinearGenerator
 from pulse_framework.cli.compose import ConfigError, build, choices, configs_folder, load
 from pulse_framework.cli.draws import resolve
+from pulse_framework.cli.methods import default_entries
 from pulse_framework.cli.restore import prepare
 from pulse_framework.interfaces import Degradation, Generator, LatentPrior
 from pulse_framework.search import Plan
@@ -131,6 +132,11 @@ def test_every_file_is_composed_and_built(file, picture, extra, allowed, tmp_pat
         reader = OmegaConf.merge(OmegaConf.load(configs_folder() / file), {"path": str(GOLDEN / "stylegan3_t.pkl")})
         assert build(reader).family == "stylegan3"
         return
+    if group == "bench":  # methods of `pulse bench`, none of them part of the main configuration
+        tries = [overrides for entry in default_entries() for overrides in entry.tries]
+        assert len(tries) > 4
+        assert all(isinstance(build(load(overrides).search), Plan) for overrides in tries)
+        return
     complete = extra.get(f"{group}/{name}", [])
     config = load([f"{group}={name}", *complete, f"output='{tmp_path}'", f"data.inputs=['{picture}']"])
     if group == "experiment":
@@ -153,6 +159,7 @@ def test_every_file_is_composed_and_built(file, picture, extra, allowed, tmp_pat
 
 def test_every_group_is_known():
     groups = {
+        "bench",
         "checkpoint",
         "engine",
         "features",

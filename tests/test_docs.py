@@ -25,6 +25,7 @@ GROUPS = {"generators": "generator", "degradations": "degradation"}
 MODULES = [f"{kind}/{path.name}" for kind in GROUPS for path in sorted((ROOT / kind).glob("[!_]*.py"))]
 FAST = ["search.start.draws=1", "search.restarts=1", "search.steps=2", "trainer.device=cpu"]
 SHORT = {"upsample": FAST, "run": FAST, "restore": FAST, "encoder": ["--samples", "64", "--steps", "2"]}
+SHORT["bench"] = ["--only", "default|mine", "search.steps=2", "search.start.draws=1", "--device", "cpu"]
 
 
 def blocks(page, language):

@@ -3,6 +3,7 @@
 import typer
 
 from pulse_framework.cli.align import align
+from pulse_framework.cli.bench import bench
 from pulse_framework.cli.catalogue import list_choices, weights
 from pulse_framework.cli.check import degradations
 from pulse_framework.cli.degrade import degrade
@@ -32,6 +33,7 @@ app.command()(run)
 app.command()(sample)
 app.command()(render)
 app.command("list")(list_choices)
+app.command()(bench)
 app.command()(doctor)
 app.add_typer(weights, name="weights")
 app.add_typer(degradations, name="degradations")

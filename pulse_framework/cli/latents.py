@@ -23,7 +23,7 @@ from pulse_framework.runtime import write_latents
 from pulse_framework.search import draw, stream
 from pulse_framework.search.phases import searched_blocks
 
-__all__ = ["render", "sample"]
+__all__ = ["render", "sample", "sampling_priors"]
 
 COLUMNS = 8
 """Pictures in a row of ``grid.png``."""
@@ -114,10 +114,27 @@ def _built(
     config = load([f"trainer.device={device}", *([f"generator={generator}"] if generator else []), *overrides], config_dir)
     warn_once(config)
     where = build(config.trainer, allow)().strategy.root_device
-    made, prior = build_as(GeneratorInterface, config.generator, allow), build(config.prior, allow)
-    priors = dict(prior) if isinstance(prior, Mapping) else dict.fromkeys((*searched_blocks(made), *made.ladder), prior)
+    made = build_as(GeneratorInterface, config.generator, allow)
+    priors = _priors(made, build(config.prior, allow))
     space(made.blocks, _drawn(made, priors))
     return config.choices.generator, made.to(where), priors, where
+
+
+def sampling_priors(generator: GeneratorInterface, prior: LatentPrior | Mapping[str, LatentPrior]) -> dict[str, LatentPrior]:
+    """Priors that images of a generator are drawn from: of the first block of each slot that a search may move.
+
+    Args:
+        generator: Declares the blocks.
+        prior: As configured: one for all blocks, or one for each name.
+    """
+    return _drawn(generator, _priors(generator, prior))
+
+
+def _priors(generator: GeneratorInterface, prior: LatentPrior | Mapping[str, LatentPrior]) -> dict[str, LatentPrior]:
+    """The prior of every block that a search may move."""
+    if isinstance(prior, Mapping):
+        return dict(prior)
+    return dict.fromkeys((*searched_blocks(generator), *generator.ladder), prior)
 
 
 def _drawn(generator: GeneratorInterface, priors: Mapping[str, LatentPrior]) -> dict[str, LatentPrior]:
