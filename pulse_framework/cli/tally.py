@@ -1,5 +1,6 @@
 """What searches have found, counted: a line for each answer, a row of a table for each method, and success against cost."""
 
+import colorsys
 import json
 import math
 import platform
@@ -143,7 +144,7 @@ def plot(groups: Mapping[str, Mapping[str, Tally]], clock: str = "CPU seconds") 
     names = list(next(iter(groups.values())))
     most = max(tally.each for tallies in groups.values() for tally in tallies.values()) or 1.0
     total = max(width * len(groups), 480)
-    tall = height + 40 + 18 * len(names)
+    tall = height + 48 + 18 * len(names)
     parts = [f'<svg xmlns="http://www.w3.org/2000/svg" width="{total}" height="{tall}" font-family="sans-serif">']
     parts.append('<rect width="100%" height="100%" fill="white"/>')
     for panel, (title, tallies) in enumerate(groups.items()):
@@ -157,10 +158,12 @@ def plot(groups: Mapping[str, Mapping[str, Tally]], clock: str = "CPU seconds") 
             x = x0 + (tally.each / most) ** 0.5 * (width - 80)  # a root scale, so that the quick ones are apart
             y = height - tally.success * (height - 40)
             parts.append(f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{_colour(number)}"/>')
-            parts.append(f'<text x="{x + 7:.1f}" y="{y + 4:.1f}" font-size="11">{number + 1}</text>')
-        parts.append(f'<text x="{x0 + width - 160}" y="{height + 14}" font-size="11">{most:.2g} s (root scale)</text>')
+            right, down = ((7, 4), (-3, -8), (-3, 16))[number % 3]  # so that those of neighbours do not meet
+            parts.append(f'<text x="{x + right:.1f}" y="{y + down:.1f}" font-size="11">{number + 1}</text>')
+        end = f'<text x="{x0 + width - 80}" y="{height + 22}" font-size="11" text-anchor="middle">'
+        parts.append(f"{end}{most:.2g} s (root scale)</text>")
     for number, name in enumerate(names):
-        y = height + 38 + 18 * number
+        y = height + 46 + 18 * number
         parts.append(f'<circle cx="{left}" cy="{y - 4}" r="5" fill="{_colour(number)}"/>')
         parts.append(f'<text x="{left + 10}" y="{y}" font-size="12">{number + 1}  {escape(name)}</text>')
     return "\n".join([*parts, "</svg>"]) + "\n"
@@ -171,4 +174,6 @@ def _megabytes(size: float | None) -> str:
 
 
 def _colour(number: int) -> str:
-    return f"hsl({number * 36 % 360},70%,45%)"
+    """Ten that are apart, as all viewers know them."""
+    red, green, blue = (round(255 * value) for value in colorsys.hls_to_rgb(number % 10 / 10, 0.45, 0.7))
+    return f"#{red:02x}{green:02x}{blue:02x}"
