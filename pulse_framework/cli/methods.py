@@ -198,6 +198,6 @@ def _check_size(plan: Plan, generator: Generator, operator: Degradation, most: i
     moved = max(sum(sizes[name] for name in rung.priors(joint)) for phase in plan.phases for rung in phase.on(joint))
     if most is not None and moved > most:
         raise ValueError(
-            f"expected searches that move at most {most} latent numbers, got {moved}, which can take minutes an image; give it by --method"
-            " to run it even so"
+            f"expected searches that move at most {most} latent numbers, got {moved}, which can take minutes an image; give it by"
+            " --method to run it even so"
         )
