@@ -123,6 +123,15 @@ def test_every_setting_of_the_search_is_explained_with_its_default():
                 assert table[f"`{key}`"] == yaml.safe_dump(value).split("\n")[0], f"{key}: expected the default {value}"
 
 
+def test_every_command_is_shown():
+    commands = [item.name or item.callback.__name__ for item in app.registered_commands]
+    commands += [group.name for group in app.registered_groups]
+    assert {"upsample", "bench", "encoder"} <= set(commands)
+    pages = "\n".join(page.read_text() for page in PAGES if page.name != "CHANGELOG.md")
+    missing = [name for name in commands if not re.search(rf"pulse {name}\b", pages)]
+    assert not missing, f"expected every command in the README or the docs, got none of {missing}"
+
+
 def test_every_promise_names_a_test_that_there_is():
     named = [re.findall(r"`(test_\w+)`", row) for row in rows(ROOT / "docs/reliability.md")]
     promises = [names for names in named if names]

@@ -199,6 +199,16 @@ def test_unreadable_pictures_are_named_and_skipped(pulse, world, faces, tmp_path
     assert "not one picture could be read" in none.err
 
 
+def test_an_interrupted_run_says_so(pulse, world, tmp_path, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pulse_framework.cli.bench.compare", interrupted)
+    done = pulse("bench", "--generated", 1, "-o", tmp_path / "out", *world, "--quiet", "--only", "default")
+    assert (done.status, done.error_lines) == (130, ["pulse: interrupted; nothing was written"])
+    assert not (tmp_path / "out").exists()
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
