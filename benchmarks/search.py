@@ -9,7 +9,7 @@ import argparse
 import os
 import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -46,9 +46,10 @@ def methods(encoder: Path) -> dict[str, list[str]]:
         "bank of 8192, 100 steps": [*bank, "search.steps=100", "search.start.draws=8192"],
         "bank of 16384, at most 400 steps": [*bank, "search.steps=400"],
         "encoder, at most 400 steps": [*guess, "search.steps=400"],
+        "encoder, L-BFGS, until 27 dB": [*guess, "search=lbfgs", "search.target_db=27"],
         "bank of 16384, L-BFGS": [*bank, *gradients],
+        "bank of 16384, L-BFGS, 8 starts halved": [*bank, *gradients, "search.restarts=8", "search.halving=true"],
         "encoder, L-BFGS": [*guess, *gradients],
-        "bank of 16384, Levenberg-Marquardt": [*bank, *exact],
         "encoder, Levenberg-Marquardt": [*guess, *exact],
     }
 
@@ -73,7 +74,7 @@ def competitors(generator: Generator, encoder: Path, only: str) -> dict[str, Met
     for name, overrides in methods(encoder).items():
         if re.search(only, name):
             plan: Plan = build(load([f"generator={GENERATOR}", *overrides, "search.slots=16"]).search)
-            found[name] = Method(plan, generator, until if "until" in name else answers)
+            found[name] = Method(plan, generator, until if "until it succeeds" in name else answers)
     return found
 
 
@@ -123,8 +124,13 @@ def main() -> None:
         bank = max(banks, key=lambda tally: tally.start).once() if banks else "none here"
         once = f"Once for all images: the bank and a search, {bank}; the training of the encoder, {trained:.0f} seconds."
         text.append(f"### {len(named.keys)} faces, {title}\n\n{once}\n\n{table(groups[title])}\n")
-    if options.only:
-        command = f"python benchmarks/search.py --images FACES --only '{options.only}'"
+        write(text, groups, options.only)  # after every set: the whole takes an hour
+
+
+def write(text: Sequence[str], groups: Mapping[str, Mapping[str, Tally]], only: str | None) -> None:
+    """The section of the sets so far, and the plot."""
+    if only:
+        command = f"python benchmarks/search.py --images FACES --only '{only}'"
         heading = f"## Some of these methods in a run of their own\n\n`{command}`.\n\n"
         write_section("search_only", heading + "\n".join(text) + f"\n{machine()}.")
         return
@@ -135,7 +141,7 @@ def main() -> None:
 INTRODUCTION = f"""## The search against the original
 
 `{GENERATOR}`, bicubic, sphere prior, one thread; methods in turn, {TOGETHER} images at a time. {SCORES}
-Made by `python benchmarks/search.py --images FACES`.
+Steps of the original that is started again are those of all its starts. Made by `python benchmarks/search.py --images FACES`.
 
 """
 
