@@ -24,7 +24,8 @@ SCORES = (
     '"Within 2e-3" and "45 dB" are shares of answers whose degraded image is so near to the measurement (2e-3 is PULSE\'s eps);'
     ' "truth" is recovered where the answer is within 35 dB of the image that was measured; "radius" is how far the worst answer'
     ' is from the sphere of radius √d, where latents move on spheres; "solved a second" is the share within 2e-3 over the seconds'
-    ' of an image; "steps" are those of the search that answers; "peak" is what a method adds to the memory of the process at its largest, in MB of 2^20 bytes.'
+    ' of an image; "steps" are those of the search that answers;'
+    ' "peak" is what a method adds to the memory of the process at its largest, in MB of 2^20 bytes.'
 )
 
 
