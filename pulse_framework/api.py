@@ -67,7 +67,7 @@ def upsample_all(
     generator: str | Generator = "faces-stylegan2-64",
     degradation: str | Degradation = "bicubic",
     factor: float | str | None = None,
-    search: str | Plan = "default",
+    search: str | Plan = "auto",
     samples: int | None = None,
     steps: int | None = None,
     target_db: float | None = None,

@@ -219,7 +219,7 @@ def test_an_interrupted_run_says_so(pulse, world, tmp_path, monkeypatch):
         (["--generated", "1", "--method", "mine: search.steps=0"], "method 'mine': "),
         (["--generated", "1", "--method", "search.steps=1"], "expected NAME: KEY=VALUE KEY=VALUE ..., got"),
         (["--generated", "1", "--method", "mine: steps"], "expected NAME: KEY=VALUE KEY=VALUE ..., got 'steps' in"),
-        (["--generated", "1", "--method", "a: search=lbfgs", "--method", "a: search=default"], "got 'a' twice"),
+        (["--generated", "1", "--method", "a: search=lbfgs", "--method", "a: search=adam"], "got 'a' twice"),
         (["--generated", "1", "--method", "a: generator=digiface-dcgan-64"], "compare generators in runs of their own"),
         (["--generated", "1", "--method", "a: degradation.factor=2"], "expected the degradation of all methods"),
         (["--generated", "1", "--only", "nothing"], "which fits none"),

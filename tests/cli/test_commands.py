@@ -179,7 +179,7 @@ def test_auto_tells_what_it_chose_and_is_that_search(pulse, small, linear, tmp_p
 def test_list(pulse, pulse_process, tmp_path):
     assert set(pulse("list", "generators").out.split()) >= {"digiface-dcgan-64", "linear", "module", "torchscript"}
     assert "pulse" in pulse("list", "experiments").out.split()
-    assert set(pulse("list", "searches").out.split()) >= {"auto", "default", "langevin", "lbfgs", "levenberg"}
+    assert set(pulse("list", "searches").out.split()) >= {"adam", "auto", "langevin", "lbfgs", "levenberg"}
     assert "digiface-dcgan-64" in pulse("list", "weights").out.split()
     assert "priors\tsphere\n" in pulse("list").out
     assert pulse("list", "nonsense").status == 2

@@ -174,7 +174,7 @@ def test_an_output_that_cannot_be_a_folder(pulse, small, linear):
 WRONG = {
     "--generator nope": "digiface-dcgan-64",
     "--degradation nope": "bicubic",
-    "--search nope": "default",
+    "--search nope": "adam",
     "--logger nope": "csv",
     "search.nope=1": "search.nope: expected one of prior",
     "nope.x=1": "nope: expected one of generator",
