@@ -10,7 +10,7 @@ import typer
 from omegaconf import DictConfig
 
 from pulse_framework.cli.compose import ConfigError, load, named, sweep
-from pulse_framework.cli.ending import end, told_to_end
+from pulse_framework.cli.ending import ENDS, end, sweep_told_to_end, told_to_end
 from pulse_framework.cli.framing import unaligned, warn_once
 from pulse_framework.cli.options import (
     Allow,
@@ -32,10 +32,6 @@ from pulse_framework.cli.sidecar import Sidecars, asked_for
 from pulse_framework.runtime import RayEngine, is_started_from_outside, is_url
 
 __all__ = ["run", "upsample"]
-
-ENDS = (130, 143)
-"""Exit statuses of a run after which a sweep does not go on: it was stopped."""
-
 
 def upsample(
     arguments: Annotated[list[str], typer.Argument(metavar="INPUT... [KEY=VALUE...]", help="Images, folders, URLs, overrides.")],
@@ -136,14 +132,12 @@ def run(
             if over.exit_code in ENDS or (over.exit_code == 2 and several):  # other processes wait for this run
                 raise KeyboardInterrupt from over
 
-    with planning():
+    with planning(), sweep_told_to_end(statuses):
         _refuse_stores(overrides or [])
         try:
             sweep(job, _told(overrides or []), config_dir)
         except SweptJobError as failed:
             statuses.append(failed.status)
-        except KeyboardInterrupt as interrupt:
-            raise typer.Exit(statuses[-1] if statuses and statuses[-1] else 130) from interrupt
     if any(statuses):
         raise typer.Exit(max(statuses))
 
@@ -190,24 +184,24 @@ def _finish(
     config: DictConfig, allow: Sequence[str], *, overwrite: bool, strict: bool, quiet: bool, profile: bool = False
 ) -> None:
     """Run the job, print what was written, and end with the right status."""
-    with planning():
-        config, store, describe = with_urls_nearby(config)
-        job = prepare(config, allow=allow, overwrite=overwrite, describe=describe)
-        if profile and isinstance(job.engine, RayEngine):
-            job.writer.folder.release()
-            raise ConfigError("--profile: expected engine=local, got ray, whose time goes elsewhere; leave one of them out")
-        if store and job.several:
-            job.writer.folder.release()
-            raise ConfigError(
-                f"output: expected a folder that all processes see, got {store.url}; send it to the store afterwards"
-            )
-        job = replace(job, observers=(store,)) if store else job
-    quiet = quiet or not job.leads
-    if not quiet:
-        warn_once(config)
-        for note in [*job.notes, *unaligned(config, job.left)]:
-            say(f"pulse: {note}")
     with told_to_end():
+        with planning():
+            config, store, describe = with_urls_nearby(config)
+            job = prepare(config, allow=allow, overwrite=overwrite, describe=describe)
+            if profile and isinstance(job.engine, RayEngine):
+                job.writer.folder.release()
+                raise ConfigError("--profile: expected engine=local, got ray, whose time goes elsewhere; leave one of them out")
+            if store and job.several:
+                job.writer.folder.release()
+                raise ConfigError(
+                    f"output: expected a folder that all processes see, got {store.url}; send it to the store afterwards"
+                )
+            job = replace(job, observers=(store,)) if store else job
+        quiet = quiet or not job.leads
+        if not quiet:
+            warn_once(config)
+            for note in [*job.notes, *unaligned(config, job.left)]:
+                say(f"pulse: {note}")
         try:
             report = job(quiet=quiet, profile=profile)
         finally:

@@ -14,6 +14,12 @@ from pulse_framework.runtime.ranks import local_processes
 __all__ = ["make_trainer", "predict"]
 
 DEVICES = {"auto": "auto", "cpu": "cpu", "cuda": "cuda", "mps": "mps"}
+TALKATIVE = (
+    "pytorch_lightning.utilities.rank_zero",
+    "lightning_fabric.utilities.distributed",
+    "pytorch_lightning.trainer.connectors.signal_connector",
+)
+"""Loggers of Lightning that say what the commands say themselves."""
 PRECISIONS = ("32-true", "64-true", "bf16-mixed", "16-mixed")
 
 
@@ -55,7 +61,7 @@ def make_trainer(
             f"trainer checkpoint_every: expected at least 1 step, and one device, or null, got {checkpoint_every} steps and "
             f"{devices * nodes} devices"
         )
-    for name in ("pytorch_lightning.utilities.rank_zero", "lightning_fabric.utilities.distributed"):
+    for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     more: list[pl.Callback] = [ChannelsLast()] if channels_last else []
