@@ -33,6 +33,7 @@ from pulse_framework.runtime import RayEngine, is_started_from_outside, is_url
 
 __all__ = ["run", "upsample"]
 
+
 def upsample(
     arguments: Annotated[list[str], typer.Argument(metavar="INPUT... [KEY=VALUE...]", help="Images, folders, URLs, overrides.")],
     output: Annotated[str, typer.Option("-o", "--output", help="Folder to write to, or its URL.")],
