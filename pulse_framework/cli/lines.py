@@ -5,6 +5,7 @@ import io
 import json
 import logging
 import sys
+import traceback
 import warnings
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -65,7 +66,11 @@ class _Records(logging.Handler):
 
 @contextlib.contextmanager
 def _json_lines() -> Iterator[None]:
-    """All that is said, logged and warned of within goes to the standard error stream as JSON."""
+    """All that is said, logged and warned of within goes to the standard error stream as JSON.
+
+    Raises:
+        typer.Exit: Status 1 in place of an exception that nobody expected: its traceback is the ``exception`` of a line.
+    """
     lines, root, own = JsonLines(sys.stderr), logging.getLogger(), logging.getLogger("pulse_framework")
     handler, level = _Records(lines), own.level
     with contextlib.redirect_stderr(lines), warnings.catch_warnings():
@@ -75,6 +80,12 @@ def _json_lines() -> Iterator[None]:
         own.setLevel(logging.INFO)
         try:
             yield
+        except (typer.Exit, typer.Abort):  # ends that have been told
+            raise
+        except Exception as error:
+            told = "".join(traceback.format_exception(error))
+            lines.emit("error", f"{type(error).__name__}: {' '.join(str(error).split())}", exception=told)
+            raise typer.Exit(1) from error
         finally:
             own.setLevel(level)
             root.removeHandler(handler)

@@ -1,6 +1,8 @@
 """Where the time of a run goes: a trace for a browser, and tables to read."""
 
+import logging
 import os
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from pulse_framework.search import PREFIX, Progress
 
 __all__ = ["Profile"]
 
+_LOG = logging.getLogger(__name__)
+
 LOOKS = 50
 """Looks of the engine (steps on a CPU, tens of steps elsewhere) that are recorded: a trace has thousands of lines for each."""
 
@@ -24,6 +28,8 @@ OPERATIONS = 30
 class Profile(SearchObserver):
     """Records the beginning of a run: ``profile.json.gz``, a Chrome trace, and ``profile.txt``, tables of parts and operations.
 
+    A run that is stopped has the profile of what was recorded until then; one whose profile cannot be written goes on without.
+
     Args:
         folder: Where they are written.
         looks: How much is recorded, in looks of the engine; see ``LOOKS``.
@@ -32,13 +38,14 @@ class Profile(SearchObserver):
     def __init__(self, folder: Path, looks: int = LOOKS) -> None:
         self.folder, self.looks = folder, looks
         self._left, self._begun = 0, 0.0
+        self._whole: float | None = None
         self._recorder: profile | None = None
 
     def on_predict_start(self, trainer: pl.Trainer, module: pl.LightningModule) -> None:
         """Begin."""
         os.environ.setdefault("KINETO_LOG_LEVEL", "9")  # its library tells the error stream of every start and stop
         cuda = [ProfilerActivity.CUDA] if module.device.type == "cuda" else []
-        self._left, self._recorder = self.looks, profile(activities=[ProfilerActivity.CPU, *cuda])
+        self._left, self._whole, self._recorder = self.looks, None, profile(activities=[ProfilerActivity.CPU, *cuda])
         self._recorder.start()
         self._begun = time.perf_counter()
 
@@ -57,20 +64,30 @@ class Profile(SearchObserver):
         self._write()
 
     def _write(self) -> None:
-        recorder, self._recorder = self._recorder, None
-        if recorder is None:
+        """End and write; what was interrupted in this is done again. That it fails is told, and costs the run nothing."""
+        try:
+            self._write_both()
+        except (OSError, RuntimeError) as error:
+            why = " ".join(str(error).split())
+            _LOG.warning("%s: expected a folder that a profile can be written to, got: %s; the run goes on", self.folder, why)
+        self._recorder = None
+
+    def _write_both(self) -> None:
+        if self._recorder is None:
             return
-        whole = time.perf_counter() - self._begun
-        recorder.stop()
-        trace = self.folder / ".profile.json.gz"
-        recorder.export_chrome_trace(str(trace))
-        trace.replace(self.folder / "profile.json.gz")
-        averages = recorder.key_averages()
+        if self._whole is None:
+            self._recorder.stop()
+            self._whole = time.perf_counter() - self._begun
+        averages = self._recorder.key_averages()
         device = any(event.self_device_time_total for event in averages)
         key = "self_device_time_total" if device else "self_cpu_time_total"
         operations = averages.table(sort_by=key, row_limit=OPERATIONS, max_name_column_width=60)
-        parts = _parts(averages, whole, device=device)
+        parts = _parts(averages, self._whole, device=device)
         write_atomic(self.folder / "profile.txt", f"{parts}\n{operations}".encode())
+        with tempfile.TemporaryDirectory() as name:
+            trace = Path(name) / "profile.json.gz"
+            self._recorder.export_chrome_trace(str(trace))
+            write_atomic(self.folder / trace.name, trace.read_bytes())
 
 
 def _parts(averages: Any, whole: float, *, device: bool) -> str:  # noqa: ANN401 - a private list of torch's

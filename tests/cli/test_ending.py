@@ -1,10 +1,13 @@
 """Sweeps and commands that are told to end: what they say, what they leave, and how they go on."""
 
+import gzip
+import json
 import signal
 
 import pytest
 
 from pulse_framework.cli import jobs
+from pulse_framework.runtime import profiling
 from pulse_framework.search.engine import Engine
 from tests.cli.test_ranks import contents
 
@@ -86,3 +89,54 @@ def test_a_run_is_told_to_end_before_it_searches(pulse, small, linear, at_call, 
     assert (done.status, len(done.error_lines)) == (status, 1)
     assert done.err.startswith(f"pulse: {said}; ")
     assert pulse(*command).status == 0
+
+
+@SIGNALS
+def test_an_interrupted_run_tells_objects(pulse, small, linear, at_call, tmp_path, sent, status, said):
+    at_call(Engine, "_advance", 5, sent)
+    done = pulse("upsample", *small, "-o", tmp_path / "out", *linear, "--log-json")
+    *_, last = (json.loads(line) for line in done.err.splitlines())
+    assert (done.status, last["level"]) == (status, "error")
+    assert last["message"].startswith(f"{said}; ")
+
+
+@SIGNALS
+@pytest.mark.parametrize(("owner", "name"), [(Engine, "_advance"), (profiling, "_parts")], ids=["searching", "writing"])
+def test_an_interrupted_run_has_its_profile(pulse, small, linear, at_call, tmp_path, owner, name, sent, status, said):
+    """Also where it is interrupted just as the profile is written: what was recorded until then."""
+    at_call(owner, name, 1 if owner is profiling else 5, sent)
+    done = pulse("upsample", *small, "-o", tmp_path / "out", *linear, "search.slots=1", "--profile")
+    assert (done.status, done.error_lines[-1].startswith(f"pulse: {said}; ")) == (status, True)
+    table = (tmp_path / "out" / "profile.txt").read_text()
+    assert "generator" in table
+    with gzip.open(tmp_path / "out" / "profile.json.gz") as file:
+        assert any(event.get("name") == "pulse: generator" for event in json.load(file)["traceEvents"])
+
+
+@pytest.mark.parametrize("nth", [0, 1], ids=["table", "trace"])
+def test_a_profile_that_cannot_be_written_costs_no_results(pulse, small, linear, tmp_path, monkeypatch, caplog, nth):
+    tried = []
+
+    def full(path, content):
+        tried.append(path)
+        if len(tried) > nth:
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(profiling, "write_atomic", full)
+    assert pulse("upsample", *small, "-o", tmp_path / "out", *linear, "--profile").status == 0
+    assert pulse("upsample", *small, "-o", tmp_path / "whole", *linear).status == 0
+    assert contents(tmp_path / "out") == contents(tmp_path / "whole")
+    (told,) = (record.getMessage() for record in caplog.records if record.levelname == "WARNING")
+    wanted = f"{tmp_path / 'out'}: expected a folder that a profile can be written to"
+    assert told == f"{wanted}, got: [Errno 28] No space left on device; the run goes on"
+
+
+def test_an_exception_that_nobody_expected_is_an_object(pulse, small, linear, tmp_path, monkeypatch):
+    def fail(*_):
+        raise ZeroDivisionError("one\ntwo")
+
+    monkeypatch.setattr(Engine, "_advance", fail)
+    done = pulse("upsample", *small, "-o", tmp_path / "out", *linear, "--log-json")
+    *_, last = (json.loads(line) for line in done.err.splitlines())
+    assert (done.status, last["level"], last["message"]) == (1, "error", "ZeroDivisionError: one two")
+    assert "in predict_step" in last["exception"]
