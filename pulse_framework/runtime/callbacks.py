@@ -94,9 +94,16 @@ class ResultWriter(SearchObserver):
             self.draw(module, trainer.datamodule)  # type: ignore[attr-defined]
 
     def _gather(self, world: int) -> None:
-        """Wait for all processes, and know what they know."""
+        """Wait for all processes, and know what they know.
+
+        Raises:
+            ConnectionError: One of them is gone.
+        """
         found: list[tuple[Counter[str], list[str], list[Rejected], list[float]]] = [(Counter(), [], [], [])] * world
-        torch.distributed.all_gather_object(found, (self.counts, self.written, self.errors, list(self.best_db)))
+        try:
+            torch.distributed.all_gather_object(found, (self.counts, self.written, self.errors, list(self.best_db)))
+        except RuntimeError as error:
+            raise ConnectionError("trainer devices: expected all processes to do their share, got one that is gone") from error
         self.counts = sum((counts for counts, *_ in found), Counter())
         self.written = [path for _, written, *_ in found for path in written]
         self.errors = [error for *_, errors, _ in found for error in errors]

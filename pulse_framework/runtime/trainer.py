@@ -10,6 +10,7 @@ import torch
 
 from pulse_framework.runtime.checkpoints import SearchCheckpoint
 from pulse_framework.runtime.ranks import local_processes
+from pulse_framework.runtime.together import Together, end_others
 
 __all__ = ["make_trainer", "predict"]
 
@@ -64,7 +65,7 @@ def make_trainer(
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
-    more: list[pl.Callback] = [ChannelsLast()] if channels_last else []
+    more: list[pl.Callback] = [*([ChannelsLast()] if channels_last else []), *([Together()] if devices * nodes != 1 else [])]
     if checkpoint:
         more.append(checkpoint(checkpoint_every))
     with warnings.catch_warnings():
@@ -114,6 +115,7 @@ def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningD
 
     Raises:
         KeyboardInterrupt: The user stopped it; Lightning would end the process with status 1.
+        Exception: What failed; of several processes, those that this one has started are ended, and a note says which it was.
     """
     try:
         with warnings.catch_warnings():
@@ -124,6 +126,11 @@ def predict(trainer: pl.Trainer, module: pl.LightningModule, data: pl.LightningD
             trainer.strategy.barrier("all processes have written their answers")
     except SystemExit:
         raise KeyboardInterrupt from None
+    except Exception as error:
+        if trainer.world_size > 1:
+            error.add_note(f"in the process of rank {trainer.global_rank}, one of {trainer.world_size}")
+            end_others(trainer)
+        raise
 
 
 def _callbacks(trainer: pl.Trainer) -> list[pl.Callback]:
