@@ -1,7 +1,9 @@
 """From typing the command to the first picture on the disk; writes its section of benchmarks/README.md.
 
 ``pulse upsample`` on one 8 x 8 picture with the default generator, whose weights are there, in processes of their own: with
-one step from a single draw, which is what starting costs, and with the settings as they are.
+one step from a single draw, which is what starting costs, and with the settings as they are. Beside it, in the same rounds, the
+floor: a process that imports what the command cannot do without, as Python does it, and without looking for garbage on the way,
+as the command does it.
 """
 
 import os
@@ -10,20 +12,31 @@ import subprocess
 import sys
 import tempfile
 import time
+from importlib.util import find_spec
 from pathlib import Path
 
 from _readme import machine, write_section
 
 ROUNDS = 7
 PICTURE = Path(__file__).parents[1] / "examples" / "face.png"
-KINDS = {"one step": ["--steps", "1", "search.start.draws=1"], "default search": []}
+FLOOR = "import pathlib, sys, torch, pytorch_lightning; pathlib.Path(sys.argv[1]).touch()"
+COMMAND = ["-m", "pulse_framework", "upsample", "PICTURE", "-o", "FOLDER", "--quiet", "--device", "cpu"]
+KINDS = {
+    "imports of torch and pytorch_lightning alone": ["-c", FLOOR, "ANSWER"],
+    "the same without the garbage collector": ["-c", f"import gc; gc.disable(); {FLOOR}", "ANSWER"],
+    "`pulse upsample`, one step": [*COMMAND, "--steps", "1", "search.start.draws=1"],
+    "`pulse upsample`, default search": COMMAND,
+}
+BARE, STEP = list(KINDS)[1:3]
 
 
-def seconds(picture: Path, out: Path, extra: list[str]) -> tuple[float, float]:
-    """Until the picture is there, and those that the whole process was computing, however busy the machine."""
-    command = [sys.executable, "-m", "pulse_framework", "upsample", str(picture), "-o", str(out), "--quiet", "--device", "cpu"]
+def seconds(picture: Path, out: Path, arguments: list[str]) -> tuple[float, float]:
+    """Until the file is there, and those that the whole process was computing, however busy the machine."""
+    out.mkdir()
+    places = {"PICTURE": picture, "FOLDER": out, "ANSWER": out / picture.name}
+    command = [sys.executable, *(str(places.get(text, text)) for text in arguments)]
     begun = time.perf_counter()
-    with subprocess.Popen([*command, *extra], stdout=subprocess.DEVNULL) as run:  # noqa: S603
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as run:  # noqa: S603
         while not (out / picture.name).exists():
             assert run.poll() is None, "the run ended without a picture"
             time.sleep(0.005)
@@ -35,6 +48,7 @@ def seconds(picture: Path, out: Path, extra: list[str]) -> tuple[float, float]:
 
 def main() -> None:
     """Measure, print and write the table."""
+    found: dict[str, list[tuple[float, float]]] = {kind: [] for kind in KINDS}
     with tempfile.TemporaryDirectory() as folder:
         small, factor = Path(folder) / "small", ["--factor", "8", "--quiet"]
         subprocess.run(  # noqa: S603
@@ -42,28 +56,39 @@ def main() -> None:
             check=True,
             stdout=subprocess.DEVNULL,
         )
-        rounds = [
-            [seconds(small / PICTURE.name, Path(folder) / f"{kind} {turn}", extra) for kind, extra in KINDS.items()]
-            for turn in range(ROUNDS)
-        ]
-    columns = list(zip(*rounds, strict=True))
-    rows = "\n".join(
-        f"| {kind} | {statistics.median(taken):.1f} | {min(taken):.1f} to {max(taken):.1f} | {statistics.median(used):.1f} |"
-        for kind, (taken, used) in zip(KINDS, (zip(*column, strict=True) for column in columns), strict=True)
-    )
-    print(rows)
+        names = list(KINDS)
+        for turn in range(ROUNDS):
+            for kind in names[turn % len(names) :] + names[: turn % len(names)]:
+                out = Path(folder) / f"{turn} {names.index(kind)}"
+                found[kind].append(seconds(small / PICTURE.name, out, KINDS[kind]))
+                print(turn, kind, *(f"{value:.2f}" for value in found[kind][-1]), flush=True)
+    rows = []
+    for kind, rounds in found.items():
+        taken, used = zip(*rounds, strict=True)
+        spread = f"{min(taken):.1f} to {max(taken):.1f}"
+        rows.append(f"| {kind} | {statistics.median(taken):.1f} | {spread} | {statistics.median(used):.2f} |")
+    table = "\n".join(rows)
+    own = [step[1] - bare[1] for step, bare in zip(found[STEP], found[BARE], strict=True)]
+    scipy = "is" if find_spec("scipy") else "is not"
     text = f"""## From the command to the first picture
 
 Seconds from the start of `pulse upsample` on one 8x8 picture until its answer is on the disk, `faces-stylegan2-64`, weights
 there, medians of {ROUNDS} processes: with one step from one draw, which is what starting costs, and with the default search.
-"Computing" is the CPU time of the whole process, which tells more than the clock where other work runs beside it.
+Beside it, in the same rounds, a process that only imports PyTorch and Lightning, which the command cannot do without.
+"Computing" is the CPU time of the whole process, all threads, which tells more than the clock where other work runs beside it,
+as it did here (load at the end {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores).
 
-| search | seconds | range | computing |
+What one step computes over those imports is {statistics.median(own):.2f} s (median; {min(own):.2f} to {max(own):.2f}): our own
+modules, the configuration, the weights, the step and the files. Of the imports a part is `torch._dynamo`, which Lightning
+imports, and scipy, which torchmetrics imports where it is installed; here it {scipy}.
+
+| process | seconds | range | computing, s |
 | --- | --- | --- | --- |
-{rows}
+{table}
 
 {machine()}.
 """
+    print(text)
     write_section("startup", text)
 
 

@@ -21,6 +21,7 @@ FOREIGN = [
 ]
 PUBLIC = [
     "pulse_framework",
+    "pulse_framework.api",
     "pulse_framework.search",
     "pulse_framework.priors",
     "pulse_framework.interfaces",
@@ -46,3 +47,17 @@ def test_a_foreign_import_would_be_seen():
 
 def test_contract_suites_load_no_plug_in():
     assert loaded("import pulse_framework.testing, pulse_framework.testing.toys") == []
+
+
+def test_the_package_loads_a_name_when_it_is_asked_for():
+    """So that the command decides how PyTorch is loaded."""
+    ask = """
+import sys
+import pulse_framework
+assert sorted(name for name in sys.modules if name.startswith(("torch", "pulse_framework"))) == ["pulse_framework"]
+assert {getattr(pulse_framework, name).__name__ for name in pulse_framework.__all__} == set(pulse_framework.__all__)
+assert set(pulse_framework.__all__) <= set(dir(pulse_framework))
+assert pulse_framework.priors.SpherePrior
+assert not hasattr(pulse_framework, "nothing")
+"""
+    assert loaded(ask) == []

@@ -43,7 +43,7 @@ class Film:
                 continue
             frames = self._frames.setdefault(name, {})
             gap = self._gaps.setdefault(name, 1)
-            if frames and shot.step < max(frames) + gap:
+            if frames and shot.step < next(reversed(frames)) + gap:  # steps only grow
                 continue
             if shot.image.shape[0] in (1, 3):
                 frames[shot.step] = thumbnail(shot.image)

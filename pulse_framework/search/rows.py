@@ -272,7 +272,8 @@ def watched_names(phase: Phase) -> tuple[str, ...]:
 
 def _norm(latents: Latents) -> Tensor:
     """Euclidean norm of each item, all blocks together, shape (N,)."""
-    return torch.stack([value.flatten(1).square().sum(1) for value in latents.values()]).sum(0).sqrt()
+    norms = [torch.linalg.vector_norm(value.flatten(1), dim=1) for value in latents.values()]
+    return norms[0] if len(norms) == 1 else torch.linalg.vector_norm(torch.stack(norms), dim=0)
 
 
 def _is_out_of_memory(error: RuntimeError) -> bool:
