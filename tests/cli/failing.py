@@ -1,9 +1,8 @@
 """Runs a command in several processes, one of which fails; a program of ``test_failing_ranks``, not a test.
 
-Usage: failing.py ARGUMENT..., with RANK_THAT_FAILS, HOW (``raise``, ``kill``) and THE_OTHER (``searches``, ``waits``) in the
-environment.
-It fails at the tenth step of its second image. The other takes a second for each step of its second image, or is done before
-it. Lightning starts the other process by this very command.
+Usage: failing.py ARGUMENT..., with RANK_THAT_FAILS, HOW (``raise``, or the name of a signal) and THE_OTHER (``searches``,
+``waits``) in the environment. It fails at the tenth step of its second image. The other takes a second for each step of its
+second image, or is done before it. Lightning starts the other process by this very command.
 """
 
 import os
@@ -21,9 +20,9 @@ def fail() -> None:
     """Fail."""
     if os.environ["THE_OTHER"] == "waits":
         time.sleep(5)
-    if os.environ["HOW"] == "kill":
-        os.kill(os.getpid(), signal.SIGKILL)
-    raise ZeroDivisionError("injected")
+    if os.environ["HOW"] == "raise":
+        raise ZeroDivisionError("injected")
+    os.kill(os.getpid(), signal.Signals[os.environ["HOW"]])
 
 
 def advance(*arguments: object) -> object:
