@@ -1,5 +1,6 @@
 """What loading the package's search costs over importing torch, each in processes of its own; writes its section of README.md."""
 
+import os
 import statistics
 import subprocess
 import sys
@@ -31,7 +32,7 @@ Seconds, medians of {ROUNDS} processes: `import torch`, and `from pulse_framewor
 | --- | --- |
 | {torch_seconds:.2f} | {ours:.3f} |
 
-{machine()}.
+Load at the end {os.getloadavg()[0]:.1f}, this command's own included. {machine()}.
 """
     write_section("imports", text)
 
