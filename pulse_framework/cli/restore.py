@@ -229,7 +229,7 @@ def prepare(
                 writer.reject(item)
         undo.pop_all()  # from here on the job holds the folder
     skipped = len(fit) - len(left)
-    notes = [*operators.notes, *([plan.told] if plan.told else [])]
+    notes = [*operators.notes, *([plan.told] if plan.told and left else [])]
     known = (operators.made, operators.groups, notes)
     told = {"keep_known": keep_known, "several": several, "engine": engine}
     return Job(plan, data, left, skipped, generator, *known, writer, make_trainer, logger, settings, **told)

@@ -83,11 +83,11 @@ def test_the_target_decides_which_optimiser_runs(target, precise):
     assert plan.told.startswith(f"the search runs {'LBFGS' if precise else 'SGD'} for ")
 
 
-def test_auto_is_the_default_search_up_to_its_limit_and_says_so():
-    auto, default = build(load(["search=auto"]).search), build(load([]).search)
+def test_the_default_search_is_auto_which_is_adam_up_to_its_limit_and_says_so():
+    auto, adam = build(load([]).search), build(load(["search=adam"]).search)
     assert "Adam for a target of 27 dB" in auto.told
-    assert not default.told
-    assert auto.phases[0].optimiser == default.phases[0].optimiser
-    assert auto.phases[0].stop == default.phases[0].stop
+    assert not adam.told
+    assert auto.phases[0].optimiser == adam.phases[0].optimiser
+    assert auto.phases[0].stop == adam.phases[0].stop
     precise = build(load(["search=auto", "search.target_db=45"]).search)
     assert precise.phases[0].optimiser == build(load(["search=lbfgs"]).search).phases[0].optimiser
