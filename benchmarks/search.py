@@ -46,6 +46,7 @@ def methods(encoder: Path) -> dict[str, list[str]]:
         "bank of 8192, 100 steps": [*bank, "search.steps=100", "search.start.draws=8192"],
         "bank of 16384, at most 400 steps": [*bank, "search.steps=400"],
         "encoder, at most 400 steps": [*guess, "search.steps=400"],
+        "bank of 16384, L-BFGS, until 27 dB": [*bank, "search=lbfgs", "search.target_db=27"],
         "encoder, L-BFGS, until 27 dB": [*guess, "search=lbfgs", "search.target_db=27"],
         "bank of 16384, L-BFGS": [*bank, *gradients],
         "bank of 16384, L-BFGS, 8 starts halved": [*bank, *gradients, "search.restarts=8", "search.halving=true"],
