@@ -7,6 +7,7 @@ from typing import Any, Literal, Required, TypedDict, Unpack
 
 from pulse_framework.interfaces import LatentPrior
 from pulse_framework.search.compiled import Compile
+from pulse_framework.search.encoder_start import EncoderStart
 from pulse_framework.search.objective import Objective
 from pulse_framework.search.optimisers import Optimiser
 from pulse_framework.search.phases import Phase, StopRule, mse_from_db, psnr_db
@@ -91,14 +92,14 @@ def by_target(
     precise_from_db: float,
     **settings: Unpack[SingleSettings],
 ) -> Plan:
-    """A plan of one phase, with one of two optimisers: the target decides, so neither the images nor how many there are.
+    """A plan of one phase, with one of two optimisers: target and start decide, so neither the images nor how many there are.
 
     What was chosen is the plan's ``told``.
 
     Args:
         optimiser: For targets below ``precise_from_db``, and for none.
         schedule: Of ``optimiser``.
-        precise: For other targets.
+        precise: For other targets, and for any where the start is an ``EncoderStart``, which is near an answer.
         precise_schedule: Of ``precise``.
         precise_from_db: Least consistency, in dB, that asks for ``precise``.
         settings: See ``single_phase``; those of the search with either optimiser.
@@ -107,11 +108,12 @@ def by_target(
         ValueError: A number is out of range.
     """
     plan = single_phase(optimiser=optimiser, schedule=schedule, **settings)
-    target = plan.phases[0].stop.threshold
-    if 0 <= target <= mse_from_db(precise_from_db):
+    target, near = plan.phases[0].stop.threshold, isinstance(plan.start, EncoderStart)
+    if near or 0 <= target <= mse_from_db(precise_from_db):
         plan = replace(plan, phases=(replace(plan.phases[0], optimiser=precise, schedule=precise_schedule),))
     wanted = "no target" if target < 0 else f"a target of {psnr_db(target):.3g} dB"
-    rule = f"{type(precise).__name__} is for {precise_from_db:g} dB and more"
+    wanted += " from an encoder's guess" if near else ""
+    rule = f"{type(precise).__name__} is for {precise_from_db:g} dB and more, and for an encoder's guess"
     return replace(plan, told=f"the search runs {type(plan.phases[0].optimiser).__name__} for {wanted} ({rule})")
 
 

@@ -49,7 +49,7 @@ def test_a_refusal_is_an_object_and_the_next_run_speaks_as_ever(pulse, small, li
     assert "steps: expected at least 1" in line["message"]
     again = pulse("upsample", *small, "-o", tmp_path / "out", *linear)
     assert [line.partition(" best")[0] for line in again.error_lines] == [
-        "pulse: the search runs Adam for a target of 27 dB (LBFGS is for 30 dB and more)",
+        "pulse: the search runs Adam for a target of 27 dB (LBFGS is for 30 dB and more, and for an encoder's guess)",
         "pulse: 2",
     ]
     assert logging.getLogger("pulse_framework").level == logging.NOTSET

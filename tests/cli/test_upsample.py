@@ -213,7 +213,7 @@ def test_streams_of_a_process(pulse_process, small, linear, tmp_path):
     assert done.status == 0
     assert done.out.splitlines() == ["out folder/in00.png", "out folder/in01.png"]
     chosen, summary = done.err.splitlines()
-    assert chosen == "pulse: the search runs Adam for a target of 27 dB (LBFGS is for 30 dB and more)"
+    assert chosen == "pulse: the search runs Adam for a target of 27 dB (LBFGS is for 30 dB and more, and for an encoder's guess)"
     assert summary.startswith("pulse: 2 ")
 
 

@@ -10,6 +10,7 @@ from pulse_framework.search import (
     LBFGS,
     SGD,
     Constant,
+    EncoderStart,
     L2Consistency,
     Linear1Cycle,
     NearestDraw,
@@ -22,6 +23,13 @@ from pulse_framework.search import (
 )
 
 PARTS = {"prior": FlatPrior(), "objective": Objective({"data": L2Consistency()}), "optimiser": SGD(rate=0.1)}
+
+
+class Guess(EncoderStart):
+    """One whose file nobody reads."""
+
+    def __post_init__(self):
+        pass
 
 
 def phases(*steps):
@@ -63,8 +71,11 @@ def test_settings_that_there_are_not_are_refused():
 
 
 @pytest.mark.parametrize(
-    ("target", "precise"),
+    ("given", "precise"),
     [
+        ({"start": Guess(path="encoder.safetensors")}, True),
+        ({"start": Guess(path="encoder.safetensors"), "target_db": 20.0}, True),
+        ({"start": NearestDraw(draws=8), "target_db": 20.0}, False),
         ({}, False),
         ({"target_db": 29.9}, False),
         ({"target_db": 30.0}, True),
@@ -74,13 +85,14 @@ def test_settings_that_there_are_not_are_refused():
         ({"target_mse": 0.0}, True),
     ],
 )
-def test_the_target_decides_which_optimiser_runs(target, precise):
-    own = {**PARTS, "schedule": Linear1Cycle(), "steps": 5, "blocks": ["z"], "seed": 3, **target}
+def test_target_and_start_decide_which_optimiser_runs(given, precise):
+    own = {**PARTS, "schedule": Linear1Cycle(), "steps": 5, "blocks": ["z"], "seed": 3, **given}
     two = {"precise": LBFGS(), "precise_schedule": Constant(), "precise_from_db": 30.0}
     plan = by_target(**own, **two)
     exact = {**own, "optimiser": two["precise"], "schedule": two["precise_schedule"]}
     assert replace(plan, told="") == single_phase(**(exact if precise else own))
     assert plan.told.startswith(f"the search runs {'LBFGS' if precise else 'SGD'} for ")
+    assert ("from an encoder's guess" in plan.told) == isinstance(given.get("start"), EncoderStart)
 
 
 def test_the_default_search_is_auto_which_is_adam_up_to_its_limit_and_says_so():
