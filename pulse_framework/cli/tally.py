@@ -175,6 +175,7 @@ def _megabytes(size: float | None) -> str:
 
 
 def _colour(number: int) -> str:
-    """Ten that are apart, as all viewers know them."""
-    red, green, blue = (round(255 * value) for value in colorsys.hls_to_rgb(number % 10 / 10, 0.45, 0.7))
+    """Ten hues that are apart, then the same ones darker, as all viewers know them."""
+    lightness = 0.2 if number // 10 % 2 else 0.45
+    red, green, blue = (round(255 * value) for value in colorsys.hls_to_rgb(number % 10 / 10, lightness, 0.7))
     return f"#{red:02x}{green:02x}{blue:02x}"
