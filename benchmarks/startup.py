@@ -83,8 +83,8 @@ Seconds from the start of `pulse upsample` on one 8x8 picture until its answer i
 there, medians of {ROUNDS} processes: with one step from one draw, which is what starting costs, and with the default search
 ({LONG} processes). Beside it, in the same rounds, a process that only imports PyTorch and Lightning, which the command cannot
 do without.
-"Computing" is the CPU time of the whole process, all threads, which tells more than the clock where other work runs beside it,
-as it did here (load at the end {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores).
+"Computing" is the CPU time of the whole process, all threads, which tells more than the clock where other work runs beside it
+(load at the end, this command's own included: {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores).
 
 What one step computes over those imports is {statistics.median(own):.2f} s (median; {min(own):.2f} to {max(own):.2f}): our own
 modules, the configuration, the weights, the step and the files. Of the imports a part is `torch._dynamo`, which Lightning

@@ -191,7 +191,7 @@ CPU seconds of a search of pictures of 8x8, `faces-stylegan2-64`, of {steps}: wi
 more without one as a control, with CSV and with W&B offline, all side by side, one step at a time each, in an order drawn anew
 for each step, one thread. This was done {given.times} times with new searches. A ratio is that of the search to the one without a
 logger beside it; given are the median of the ratios, an interval of that median (95 %, from their order alone) and all of them.
-The control says what the method makes of no difference; less than its interval is not shown. Other work shared the machine.
+The control says what the method makes of no difference; less than its interval is not shown.
 
 "Search" has all steps and what is logged of each answer; in the default search, of {DEFAULT} steps, the latter and the film weigh
 less. "Around it" is what a run computes once: grid, curves, film, tables, and all that W&B's own threads and process do. What a
