@@ -168,6 +168,7 @@ class Engine:
                 with part("widths compared"):
                     width = self._widths.choose(stepper, index, len(held) + len(fresh)) if held or fresh else 0
                 if not width:
+                    assert not resting, "searches wait for others that never come"
                     return
                 kept = list(range(len(held))) if kept is None else kept
                 if rest := [*held, *fresh][width:]:
