@@ -37,6 +37,7 @@ bench: setup ## Measure imports, the start, memory, engine, downscaling, StyleGA
 	$(RUN) benchmarks/imports.py
 	$(RUN) benchmarks/startup.py
 	$(RUN) benchmarks/memory.py
+	$(RUN) benchmarks/freed.py
 	$(RUN) benchmarks/processes.py
 	$(RUN) benchmarks/engine.py
 	$(RUN) benchmarks/tracking.py

@@ -1,5 +1,6 @@
 """What a piece of work adds to memory, against allocations of known size. Linux alone says."""
 
+import platform
 import subprocess
 import sys
 
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 from pulse_framework import memory
-from pulse_framework.memory import PeakMemory, resident
+from pulse_framework.memory import PeakMemory, keep_freed, resident
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say")
 
@@ -65,3 +66,29 @@ def test_is_not_known_of_other_devices():
     with PeakMemory("mps") as found:
         ones(1)
     assert (found.added, found.kept) == (None, None)
+
+
+FAULTS = """
+import resource, sys, torch
+from pulse_framework.runtime import make_trainer
+make_trainer("cpu", keep_memory=sys.argv[1] == "True")
+for _ in range(3):
+    torch.ones(2**24)
+before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+for _ in range(10):
+    torch.ones(2**24)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)
+"""
+
+
+@linux
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="other libraries are not told")
+@pytest.mark.parametrize("kept", [True, False])
+def test_what_is_freed_is_there_again_without_the_system(kept):
+    done = subprocess.run([sys.executable, "-c", FAULTS, str(kept)], check=True, capture_output=True, text=True)
+    assert (int(done.stdout) < 32) == kept  # 64 MiB ten times: 160,000 pages of 4 KiB, or 320 of 2 MiB
+
+
+def test_other_systems_are_not_told(monkeypatch):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not keep_freed()

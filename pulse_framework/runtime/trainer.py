@@ -8,6 +8,7 @@ from typing import Literal
 import pytorch_lightning as pl
 import torch
 
+from pulse_framework.memory import keep_freed
 from pulse_framework.runtime.checkpoints import SearchCheckpoint
 from pulse_framework.runtime.ranks import local_processes
 from pulse_framework.runtime.together import Together, end_others
@@ -32,6 +33,7 @@ def make_trainer(
     nodes: int = 1,
     tf32: bool = False,
     channels_last: bool = False,
+    keep_memory: bool = True,
     checkpoint_every: int | None = None,
     callbacks: Sequence[pl.Callback] = (),
     checkpoint: Callable[[int | None], SearchCheckpoint] | None = None,
@@ -45,6 +47,8 @@ def make_trainer(
         nodes: How many machines; torchrun says so itself.
         tf32: Whether CUDA's matrix products and convolutions in float32 may round to TF32's 10 bits, which is faster.
         channels_last: Whether the generator's weights lie with their channels last, which may be faster.
+        keep_memory: Whether memory that a step on a CPU has freed stays with the process, which is faster and needs more of it;
+            what one trainer has set holds for the process. See ``memory.keep_freed``.
         checkpoint_every: Steps after which the searches under way are written down, again and again; None: they never are.
         checkpoint: Makes the observer that does so.
         callbacks: Observers; loggers are the business of one of them, ``Tracker``.
@@ -64,6 +68,8 @@ def make_trainer(
         )
     for name in TALKATIVE:
         logging.getLogger(name).setLevel(logging.WARNING)
+    if keep_memory and actual == "cpu":
+        keep_freed()
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = tf32
     more: list[pl.Callback] = [*([ChannelsLast()] if channels_last else []), *([Together()] if devices * nodes != 1 else [])]
     if checkpoint:
