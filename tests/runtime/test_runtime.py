@@ -1,8 +1,6 @@
-"""The runtime: a real ``Trainer.predict``, precision, sharding, writing and logging."""
+"""The runtime: a real ``Trainer.predict``, precision, devices and sharding."""
 
-import csv
 import json
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,49 +10,10 @@ from torch import nn
 
 from degradations.downscale import Downscale
 from generators.module import ModuleGenerator
-from pulse_framework.files import write_atomic
 from pulse_framework.images import write_png
-from pulse_framework.priors import SpherePrior
-from pulse_framework.runtime import (
-    MeasurementData,
-    OutputFolder,
-    ProgressBar,
-    ResultWriter,
-    SearchModule,
-    SearchObserver,
-    Tracker,
-    csv_logger,
-    make_trainer,
-    outputs,
-    predict,
-    tensorboard_logger,
-)
-from pulse_framework.search import Adam, L2Consistency, Objective, Status, single_phase
+from pulse_framework.runtime import MeasurementData, ResultWriter, SearchModule, SearchObserver, make_trainer, predict
 from pulse_framework.search.rows import RowStepper
-
-COUNT = 3
-
-
-def generator():
-    torch.manual_seed(0)
-    network = nn.Sequential(
-        nn.Unflatten(1, (8, 1, 1)), nn.ConvTranspose2d(8, 8, 4), nn.ReLU(), nn.ConvTranspose2d(8, 3, 4, 2, 1), nn.Tanh()
-    )
-    return ModuleGenerator(network, (8,))
-
-
-def plan(**settings):
-    objective = Objective(terms={"consistency": L2Consistency(weight=100.0)})
-    return single_phase(prior=SpherePrior(), objective=objective, optimiser=Adam(rate=0.2), steps=6, **settings)
-
-
-@pytest.fixture
-def data(tmp_path):
-    (tmp_path / "in").mkdir()
-    z = torch.randn(COUNT, 8, generator=torch.Generator().manual_seed(1))
-    for index, image in enumerate(Downscale(2)(generator()({"z": z}))):
-        write_png(image, tmp_path / "in" / f"{index}.png")
-    return MeasurementData([tmp_path / "in"])
+from tests.runtime.small import COUNT, folder, generator, plan, search
 
 
 class Heard(SearchObserver):
@@ -67,16 +26,6 @@ class Heard(SearchObserver):
 
     def on_progress(self, module, progress):
         self.progress.append(progress)
-
-
-def folder(path, **settings):
-    known = {"generator": "g", "degradation": "d", "samples": 1, "settings": {}}
-    return OutputFolder(path, **{**known, **settings})
-
-
-def search(data, *callbacks, precision="32-true", **settings):
-    module = SearchModule(generator(), {(4, 4): Downscale(2)}, plan(**settings))
-    predict(make_trainer("cpu", precision=precision, callbacks=callbacks), module, data)
 
 
 @pytest.mark.parametrize(
@@ -248,109 +197,3 @@ def test_queues_hold_one_shape_and_no_more_than_asked(tmp_path):
     batches = list(MeasurementData([tmp_path], queue=2).predict_dataloader())
     assert [batch["indices"] for batch in batches] == [[0, 2], [3], [1, 4]]
     assert [tuple(batch["measurements"].shape) for batch in batches] == [(2, 3, 4, 4), (1, 3, 4, 4), (2, 3, 5, 5)]
-
-
-def test_a_crash_while_writing_leaves_nothing_partial(tmp_path, monkeypatch):
-    path = tmp_path / "file"
-    write_atomic(path, b"old")
-
-    def crash(descriptor):
-        raise OSError("the disk is gone")
-
-    monkeypatch.setattr("os.fsync", crash)
-    with pytest.raises(OSError, match="gone"):
-        write_atomic(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
-@pytest.mark.parametrize("broken", ["write_atomic", "write_latents"])
-def test_no_line_is_written_before_its_files(data, tmp_path, monkeypatch, broken):
-    def crash(*arguments):
-        raise OSError("the disk is full")
-
-    writer = ResultWriter(folder(tmp_path / "out"))
-    monkeypatch.setattr(outputs, broken, crash)
-    with pytest.raises(OSError, match="full"):
-        search(data, writer)
-    assert not (tmp_path / "out" / "results.jsonl").exists()
-
-
-def test_a_failed_search_is_recorded_without_files(data, tmp_path, monkeypatch):
-    monkeypatch.setattr("pulse_framework.search.result.SearchResult.status", Status.FAILED)
-    writer = ResultWriter(folder(tmp_path / "out"))
-    search(data, writer)
-    writer.folder.release()
-    assert (writer.counts["failed"], writer.written) == (COUNT, [])
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {"results.jsonl"}
-    lines = (tmp_path / "out" / "results.jsonl").read_text().splitlines()
-    assert len(lines) == COUNT
-    assert all('"status": "failed", "mse": null' in line for line in lines)
-
-
-def test_progress_counts_images_on_the_error_stream(data, capsys, monkeypatch):
-    monkeypatch.setenv("FORCE_COLOR", "1")
-    bar = ProgressBar(COUNT)
-    search(data, bar)
-    assert (bar.bar.tasks[0].total, bar.bar.tasks[0].completed) == (COUNT, COUNT)
-    assert bar.bar.tasks[0].fields["steps"] > 0
-    captured = capsys.readouterr()
-    assert captured.out == ""
-    assert "search" in captured.err
-
-
-def test_progress_is_silent_where_there_is_no_terminal(data, capsys, monkeypatch):
-    monkeypatch.delenv("FORCE_COLOR", raising=False)
-    search(data, ProgressBar(COUNT))
-    assert capsys.readouterr() == ("", "")
-
-
-def tracked(data, path, logger, **settings):
-    writer = ResultWriter(folder(path))
-    search(data, writer, Tracker({"search": {"steps": 6}}, writer, logger), **settings)
-    return writer
-
-
-def test_csv_logger(data, tmp_path):
-    writer = tracked(data, tmp_path / "out", csv_logger(str(tmp_path / "out")))
-    with (tmp_path / "out" / "csv" / "metrics.csv").open() as file:
-        rows = list(csv.DictReader(file))
-    answers = [float(row["answer/psnr_db"]) for row in rows if row["answer/psnr_db"]]
-    assert answers == pytest.approx(writer.best_db)
-    curve = [float(row["curve/psnr_db"]) for row in rows if row["curve/psnr_db"]]
-    assert len(curve) == 6
-    assert curve == sorted(curve)
-    assert curve[-1] == pytest.approx(sum(writer.best_db) / COUNT)
-    assert "steps: 6" in (tmp_path / "out" / "csv" / "hparams.yaml").read_text()
-
-
-def test_tensorboard_logger(data, tmp_path):
-    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
-
-    writer = tracked(data, tmp_path / "out", tensorboard_logger(str(tmp_path / "out")))
-    events = EventAccumulator(str(tmp_path / "out" / "tensorboard"), size_guidance={"images": 0})
-    events.Reload()
-    assert {"answer/psnr_db", "curve/psnr_db", "curve/psnr_db_worst", "curve/objective"} <= set(events.Tags()["scalars"])
-    assert [event.value for event in events.Scalars("answer/psnr_db")] == pytest.approx(writer.best_db)
-    assert [event.step for event in events.Scalars("curve/objective")] == list(range(6))
-    (image,) = events.Images("grid")
-    assert (image.height, image.width) == tuple(writer.grid().shape[1:])
-
-
-def test_a_logger_that_fails_costs_no_results(data, tmp_path, capsys):
-    class Broken(type(csv_logger(str(tmp_path)))):
-        def log_metrics(self, metrics, step=None):
-            raise ConnectionError("no route\nto host")
-
-    writer = tracked(data, tmp_path / "out", Broken(str(tmp_path / "log")))
-    assert len(writer.written) == COUNT
-    err = capsys.readouterr().err
-    assert err == "pulse: Broken failed and is left out from here on (ConnectionError: no route to host)\n"
-
-
-def test_importing_the_loggers_does_not_import_wandb():
-    import subprocess
-
-    program = "import sys, pulse_framework.runtime; print('wandb' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=120)
-    assert done.stdout == "False\n"
