@@ -17,6 +17,7 @@ from degradations.downscale import Downscale
 from generators.linear import LinearGenerator
 from pulse_framework.cli.app import app
 from pulse_framework.images import write_png
+from tests.cli.photos import BOX
 
 
 @dataclass
@@ -111,3 +112,11 @@ def records():
 def grey_square():
     """A picture as Pillow makes it."""
     return lambda side, value=90: Image.new("L", (side, side), value)
+
+
+@pytest.fixture
+def boxes(tmp_path):
+    """A file with the box of one face, for ``pulse restore``."""
+    path = tmp_path / "boxes.json"
+    path.write_text(json.dumps([{"box": BOX}]))
+    return path
