@@ -171,7 +171,7 @@ def test_interrupted(pulse, records, make_inputs, linear, tmp_path):
     inputs = make_inputs(tmp_path / "inputs", 3)
     out = tmp_path / "out"
     command = [*map(str, inputs), "-o", str(out), *linear, "--target-db", "90", "--batch-size", "1"]
-    long = [*command, "search.steps=600", "--logger", "csv"]
+    long = [*command, "search.steps=250", "--logger", "csv"]
     process = subprocess.Popen(
         [sys.executable, "-m", "pulse_framework", "upsample", *long],
         stdout=subprocess.PIPE,

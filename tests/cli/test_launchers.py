@@ -28,19 +28,14 @@ def results():
 
 
 @pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_sweep_is_the_same_in_processes_of_its_own(pulse, pulse_process, results, sweep, tmp_path, launcher):
-    plain = pulse(*sweep, "search.seed=0,1", f"output={tmp_path / 'plain'}")
-    done = pulse_process(*sweep, *LAUNCHERS[launcher], "search.seed=0,1", f"output={tmp_path / launcher}", cwd=tmp_path)
-    assert (plain.status, done.status, done.err) == (0, 0, "")
-    for job in "01":
-        ours, theirs = tmp_path / launcher / job, tmp_path / "plain" / job
-        assert {name: (ours / name).read_bytes() for name in ANSWERS} == {name: (theirs / name).read_bytes() for name in ANSWERS}
-        assert results(ours) == results(theirs)
-
-
-@pytest.mark.parametrize("launcher", LAUNCHERS)
-def test_a_job_that_fails_leaves_the_others_alone(pulse_process, records, sweep, tmp_path, launcher):
-    done = pulse_process(*sweep, *LAUNCHERS[launcher], "search.steps=0,3", f"output={tmp_path / 'out'}", cwd=tmp_path)
-    assert done.status == 2
+def test_jobs_are_those_of_a_plain_sweep_and_one_that_fails_leaves_the_other_alone(
+    pulse, pulse_process, results, sweep, tmp_path, launcher
+):
+    jobs = [*sweep, "search.steps=0,3"]
+    plain = pulse(*jobs, f"output={tmp_path / 'plain'}")
+    done = pulse_process(*jobs, *LAUNCHERS[launcher], f"output={tmp_path / launcher}", cwd=tmp_path)
+    assert (plain.status, done.status) == (2, 2)
     assert "search.steps=0" in done.error_lines[-1]
-    assert [line["steps"] for line in records(tmp_path / "out" / "1")] == [3, 3]
+    ours, theirs = tmp_path / launcher / "1", tmp_path / "plain" / "1"
+    assert {name: (ours / name).read_bytes() for name in ANSWERS} == {name: (theirs / name).read_bytes() for name in ANSWERS}
+    assert results(ours) == results(theirs)

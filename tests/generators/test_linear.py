@@ -169,7 +169,7 @@ def test_engine_reaches_the_closed_form_optimum(prior, weight):
     )
     terms = {"data": L2Consistency(weight=10.0), "energy": PriorEnergy(weight=weight)}
     plan = single_phase(
-        prior=prior, objective=Objective(terms), optimiser=Adam(rate=0.1), schedule=Linear1CycleDrop(), steps=1500, target_db=None
+        prior=prior, objective=Objective(terms), optimiser=Adam(rate=0.1), schedule=Linear1CycleDrop(), steps=500, target_db=None
     )
     measurements = torch.rand(3, 3, 4, 4, dtype=torch.float64)
     engine = plan.engine(generator, operator)

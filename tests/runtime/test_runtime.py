@@ -192,6 +192,7 @@ def test_processes_share_the_images_without_padding(data, world):
 
 
 def test_queues_hold_one_shape_and_no_more_than_asked(tmp_path):
+    torch.manual_seed(0)
     for index, side in enumerate((4, 5, 4, 4, 5)):
         write_png(torch.rand(3, side, side), tmp_path / f"{index}.png")
     batches = list(MeasurementData([tmp_path], queue=2).predict_dataloader())
