@@ -2,7 +2,8 @@
 
 Speed: a forward pass and the gradient with respect to w+ of ``generators.stylegan1`` and ``generators.stylegan2``, and of the
 same networks written down plainly (``_reference_stylegan1``, ``_reference_stylegan2``). Rounds of the two alternate, so that
-both meet the same machine. Memory, of StyleGAN2: what both passes add to a process at their largest, each in one of its own.
+both meet the same machine; the process keeps what it frees, as the commands do. Memory, of StyleGAN2: what both passes add to a
+process at their largest, each in one of its own.
 """
 
 import argparse
@@ -21,7 +22,7 @@ from torch import Tensor
 from generators._stylegan2_architecture import Architecture, random_tensors
 from generators.stylegan1 import StyleGAN1, synthesis_network
 from generators.stylegan2 import StyleGAN2
-from pulse_framework.memory import PeakMemory
+from pulse_framework.memory import PeakMemory, keep_freed
 
 Network = Callable[[Tensor], Tensor]
 
@@ -84,6 +85,7 @@ def stylegan2() -> tuple[Network, Network, Tensor]:
 
 def speed() -> str:
     """The table of times."""
+    keep_freed()
     rows, differ = [], []
     for title, make in (("StyleGAN1", stylegan1), ("StyleGAN2", stylegan2)):
         folded, plain, w_plus = make()
@@ -98,7 +100,8 @@ def speed() -> str:
             print(f"{title}, {name}: plain {p:.2f} s, folded {f:.2f} s, ratio {ratio:.3f} ({low:.3f} to {high:.3f})")
     image, slope = (max(column) for column in zip(*differ, strict=True))
     return f"""Seconds at {SIDE} x {SIDE}, batch {BATCH}, channel base {CHANNEL_BASE}, float32: medians of {ROUNDS} rounds, the
-two alternating in one process. The images differ by at most {image:.0e} of the largest value, the gradients by {slope:.0e}.
+two alternating in one process, which keeps what it frees.
+The images differ by at most {image:.0e} of the largest value, the gradients by {slope:.0e}.
 
 | network | pass | plain, s | folded, s | ratio | range of the rounds |
 | --- | --- | --- | --- | --- | --- |

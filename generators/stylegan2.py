@@ -57,8 +57,8 @@ class StyleGAN2(Generator):
         cutoff: How many rows of w+ are truncated; None means all.
         noise: ``"random"``: every noise map is a block; ``"stored"``: the maps in the file; ``"none"``: zeros.
         zero_noise: Maps that are zero whatever ``noise`` says; a negative number counts from the end.
-        checkpoint: Whether a backward pass computes the inside of each resolution anew instead of keeping it: less memory, the
-            same images.
+        checkpoint: Whether a backward pass computes the inside of each resolution anew instead of keeping it: the same images,
+            less memory between resolutions. What a pass needs at its largest, inside of the largest one, falls little.
         anchor: Whether the blocks ``z_anchor`` and ``w_anchor`` are declared, for a coupling of w+ to the mapping.
 
     Raises:
