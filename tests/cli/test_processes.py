@@ -34,3 +34,14 @@ def test_two_processes_end_together_with_what_one_writes(pulse, make_inputs, lin
     shared = contents(tmp_path / "two")
     assert pulse(*command, "-o", tmp_path / "one").status == 0
     assert shared == contents(tmp_path / "one")
+
+
+def test_kept_memory_changes_no_bit(pulse_process, small, tmp_path):
+    for kept in ("true", "false"):
+        out = tmp_path / kept
+        done = pulse_process("upsample", *small, "-o", out, "search.steps=3", f"trainer.keep_memory={kept}", "--device", "cpu")
+        assert done.status == 0
+    files = [path.name for path in (tmp_path / "true").iterdir() if path.suffix in (".png", ".safetensors")]
+    assert len(files) >= 4
+    for name in files:
+        assert (tmp_path / "true" / name).read_bytes() == (tmp_path / "false" / name).read_bytes(), name
